@@ -113,35 +113,3 @@ type Request struct {
 	// (X-DIRECT-FINAL-DESTINATION-DELIVERY=optional,true; row DN-01).
 	FinalDestination bool
 }
-
-// Compose writes a complete disposition notification with CRLF line ends: a
-// multipart/report with text and the fields of n. The subject is the outcome
-// and the original's subject, as "Processed: Referral". It carries
-// Auto-Submitted: auto-replied (RFC 3834 §3.1.7) and asks for no notice itself
-// (RFC 8098 §2.1). Control characters in what a stranger wrote (subject,
-// Message-ID of the original, texts) become spaces, so that no message can
-// prevent its own notice; in an address, the notice's own Message-ID or a
-// disposition they are ErrUnsafe.
-func Compose(h Header, n Notice, text string) ([]byte, error) { return nil, ErrUnsafe }
-
-// ComposeStatus writes a complete delivery status notification with CRLF line
-// ends: text, the fields of s, and the header of the original as
-// text/rfc822-headers unless original is empty. The text names every
-// recipient, Status.OriginalMessageID goes into X-Original-Message-ID, where
-// other HISPs look for it (row DN-04). Values are guarded as in Compose.
-func ComposeStatus(h Header, s Status, text string, original []byte) ([]byte, error) {
-	return nil, ErrUnsafe
-}
-
-// Parse reads a notice from a whole message. A message that is no report is
-// ErrNotReport, one that cannot be read ErrMalformed. A Notice without
-// Disposition is returned with "": it is no success (direct-tests 2.4).
-func Parse(msg []byte) (Report, error) { return Report{}, ErrNotReport }
-
-// IsReport tells from the header of a message, or from the whole message, whether
-// it is an MDN or a DSN, which must never be answered by a notice (row BB-16).
-func IsReport(msg []byte) bool { return false }
-
-// Requested reads what the header of a message, or the whole message, asks for. A
-// malformed option counts as not given (row DN-07).
-func Requested(msg []byte) Request { return Request{} }
