@@ -357,7 +357,7 @@ type Track struct {
 	Processed time.Time // zero until a processed MDN was accepted
 	Final     TrackState
 	Ended     time.Time // when Final left Waiting
-	Reason    string    // enhanced status or disposition of a failure, no PHI
+	Reason    string    // disposition of a success, enhanced status of a failure
 	Header    []byte    // header of the original for the notice, bounded
 	Version   uint64    // counted by the store, 0 for a new track
 }
