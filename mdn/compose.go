@@ -44,6 +44,7 @@ const (
 	fieldAction            = "Action"
 	fieldStatus            = "Status"
 	fieldDiagnostic        = "Diagnostic-Code"
+	fieldMessageID         = "Message-ID"
 	fieldInReplyTo         = "In-Reply-To"
 	fieldContentType       = "Content-Type"
 	fieldTransferEncoding  = "Content-Transfer-Encoding"
@@ -55,8 +56,11 @@ const (
 // (RFC 8098 §3.2.6.1; row MDN-04).
 const dispositionMode = "automatic-action/MDN-sent-automatically"
 
-// modifierError is the modifier that needs an Error field (row MDN-07).
-const modifierError = "error"
+// Modifiers that mean failure; error needs an Error field (row MDN-07).
+const (
+	modifierError   = "error"
+	modifierFailure = "failure"
+)
 
 // Sizes of what is written, in octets.
 const (
@@ -363,7 +367,7 @@ func compose(h Header, subject, reportType string, parts []part) []byte {
 	w.field("From", h.From)
 	w.field("To", h.To)
 	w.field("Subject", subject)
-	w.field("Message-ID", h.MessageID)
+	w.field(fieldMessageID, h.MessageID)
 	w.optional(fieldInReplyTo, clean(h.InReplyTo))
 	w.field("Auto-Submitted", "auto-replied")
 	w.field("MIME-Version", "1.0")

@@ -12,6 +12,7 @@ package mdn
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -44,6 +45,14 @@ const (
 // IsFailure tells whether d says that the message will not be delivered.
 // Deleted does not: its meaning is undefined (row MDN-06).
 func (d Disposition) IsFailure() bool { return d == Failed || d == Denied || d == Error }
+
+// IsFailure tells whether n says that the message was not or will not be
+// handled: by its disposition or by the modifier error or failure (specs/003,
+// MDN).
+func (n Notice) IsFailure() bool {
+	return n.Disposition.IsFailure() ||
+		slices.Contains(n.Modifiers, modifierError) || slices.Contains(n.Modifiers, modifierFailure)
+}
 
 // Header is the header of a notice to compose. Addresses are addr-specs
 // without display name or brackets, Message-IDs have their angle brackets.
