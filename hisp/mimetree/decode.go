@@ -31,20 +31,72 @@ func (p *Part) Decode(msg []byte) ([]byte, error) {
 // included, blanks and line ends anywhere, with or without padding. Any other
 // octet, and anything but white space after padding, is ErrEncode.
 func DecodeBase64(src []byte) ([]byte, error) {
-	clean := src
-	if bytes.ContainsAny(src, " \t") {
-		clean = make([]byte, 0, len(src))
-		for _, c := range src {
-			if c != ' ' && c != '\t' {
-				clean = append(clean, c)
-			}
+	src = bytes.TrimRight(src, "\r\n\t =")
+	d := base64Decoder{out: make([]byte, 0, base64.RawStdEncoding.DecodedLen(len(src)))}
+	for len(src) > 0 {
+		line := src
+		if i := bytes.IndexByte(src, '\n'); i >= 0 {
+			line, src = src[:i], src[i+1:]
+		} else {
+			src = nil
+		}
+		if err := d.line(bytes.TrimSuffix(line, []byte{'\r'})); err != nil {
+			return nil, err
 		}
 	}
-	clean = bytes.TrimRight(clean, "\r\n=")
-	out := make([]byte, base64.RawStdEncoding.DecodedLen(len(clean)))
-	n, err := base64.RawStdEncoding.Decode(out, clean)
-	if err != nil {
-		return nil, ErrEncode
+	return d.end()
+}
+
+// base64Decoder decodes line by line, because the standard decoder leaves its
+// fast path at each line end. A group of four may go over a line end.
+type base64Decoder struct {
+	out  []byte
+	rest [4]byte
+	n    int // octets in rest
+}
+
+func (d *base64Decoder) line(line []byte) error {
+	if bytes.IndexByte(line, ' ') >= 0 || bytes.IndexByte(line, '\t') >= 0 || bytes.IndexByte(line, '\r') >= 0 {
+		line = withoutBlanks(line)
 	}
-	return out[:n], nil
+	for d.n > 0 && d.n < 4 && len(line) > 0 {
+		d.rest[d.n] = line[0]
+		line = line[1:]
+		if d.n++; d.n == 4 {
+			if err := d.decode(d.rest[:]); err != nil {
+				return err
+			}
+			d.n = 0
+		}
+	}
+	whole := len(line) &^ 3
+	d.n += copy(d.rest[d.n:], line[whole:])
+	return d.decode(line[:whole])
+}
+
+func (d *base64Decoder) decode(src []byte) error {
+	free := d.out[len(d.out):cap(d.out)]
+	n, err := base64.RawStdEncoding.Decode(free, src)
+	if err != nil {
+		return ErrEncode
+	}
+	d.out = d.out[:len(d.out)+n]
+	return nil
+}
+
+func (d *base64Decoder) end() ([]byte, error) {
+	if err := d.decode(d.rest[:d.n]); err != nil {
+		return nil, err
+	}
+	return d.out, nil
+}
+
+func withoutBlanks(line []byte) []byte {
+	kept := make([]byte, 0, len(line))
+	for _, c := range line {
+		if c != ' ' && c != '\t' && c != '\r' {
+			kept = append(kept, c)
+		}
+	}
+	return kept
 }

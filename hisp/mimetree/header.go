@@ -117,7 +117,6 @@ func readField(msg []byte, at, end, next int) Field {
 var once = [...]string{
 	"content-type", "content-transfer-encoding", "content-disposition", "content-id", "mime-version",
 	"from", "sender", "reply-to", "to", "cc", "bcc", "date", "subject", "message-id", "in-reply-to", "references",
-	"disposition-notification-to", "disposition-notification-options",
 }
 
 // readHeader fills the part from its fields.
