@@ -3,6 +3,7 @@ package trust
 import (
 	"crypto/x509"
 	"encoding/asn1"
+	"slices"
 	"strings"
 
 	"github.com/hispnode/hisp/hisp"
@@ -63,16 +64,7 @@ func Bound(cert *x509.Certificate, addr hisp.Address) Binding {
 func (n *names) contradictory() bool {
 	for _, old := range n.dnEmails {
 		same := func(s string) bool { return strings.EqualFold(s, old) }
-		if !containsFunc(n.mailboxes, same) && !containsFunc(n.dns, same) {
-			return true
-		}
-	}
-	return false
-}
-
-func containsFunc(list []string, f func(string) bool) bool {
-	for _, s := range list {
-		if f(s) {
+		if !slices.ContainsFunc(n.mailboxes, same) && !slices.ContainsFunc(n.dns, same) {
 			return true
 		}
 	}
@@ -106,6 +98,7 @@ func isASCII(s string) bool {
 
 // Object identifiers.
 var (
+	oidKeyUsage        = asn1.ObjectIdentifier{2, 5, 29, 15}               // RFC 5280 §4.2.1.3
 	oidSubjectAltName  = asn1.ObjectIdentifier{2, 5, 29, 17}               // RFC 5280 §4.2.1.6
 	oidEmailAddress    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1} // RFC 5280 appendix A.1
 	oidSmtpUTF8Mailbox = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 9}  // RFC 8398 §3

@@ -23,8 +23,7 @@ var understood = []asn1.ObjectIdentifier{
 
 // leafProblem checks an end entity by itself.
 func (s *search) leafProblem(n *node) Reason {
-	switch {
-	case n.IsCA || n.KeyUsage&x509.KeyUsageCertSign != 0:
+	if n.IsCA || n.KeyUsage&x509.KeyUsageCertSign != 0 {
 		return CAAsLeaf
 	}
 	return s.problem(n)
@@ -39,7 +38,7 @@ func (s *search) issuerProblem(c, subject *node) Reason {
 		return TooComplex
 	case !c.BasicConstraintsValid || !c.IsCA: // RFC 5280 §6.1.4 (k); row CRT-09
 		return NotCA
-	case c.KeyUsage&x509.KeyUsageCertSign == 0 && (c.KeyUsage != 0 || !c.anchor):
+	case c.KeyUsage&x509.KeyUsageCertSign == 0 && (hasKeyUsage(c.Certificate) || !c.anchor):
 		// RFC 5280 §6.1.4 (n). A CA must have the extension (§4.2.1.3); old
 		// roots that an operator configured as anchors have not.
 		return KeyUsage
@@ -75,7 +74,7 @@ func (s *search) problem(n *node) Reason {
 		return WeakSignature
 	case !forMail(n.Certificate):
 		return ExtKeyUsage
-	case criticalUnknown(n.Certificate), !n.parse():
+	case criticalUnknown(n.Certificate), explicitPolicy(n), !n.parse():
 		return CriticalExtension
 	}
 	return ""
@@ -98,14 +97,15 @@ func criticalUnknown(cert *x509.Certificate) bool {
 			return true
 		}
 	}
-	return explicitPolicy(cert)
+	return false
 }
 
-// explicitPolicy tells whether a CA demands an explicit policy for what is
-// below. That needs the policy processing of RFC 5280 §6.1, which is not done
-// here, so it is as good as a critical extension not understood.
-func explicitPolicy(cert *x509.Certificate) bool {
-	return cert.RequireExplicitPolicyZero || cert.RequireExplicitPolicy > 0
+// explicitPolicy tells whether a certificate demands an explicit policy. That
+// needs the policy processing of RFC 5280 §6.1, which is not done here, so it
+// is as good as a critical extension not understood. In an anchor it has no
+// effect: RFC 5280 §6.1.1 takes only name and key from there.
+func explicitPolicy(n *node) bool {
+	return !n.anchor && (n.RequireExplicitPolicyZero || n.RequireExplicitPolicy > 0)
 }
 
 // intermediates counts the certificates between the end entity and the next

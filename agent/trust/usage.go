@@ -43,13 +43,16 @@ func usageProblem(cert *x509.Certificate, u Usage) Reason {
 	switch {
 	case cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign != 0:
 		return CAAsLeaf
-	case u != Sign && u != Encrypt, cert.KeyUsage != 0 && cert.KeyUsage&bit == 0:
+	case u != Sign && u != Encrypt, hasKeyUsage(cert) && cert.KeyUsage&bit == 0:
 		return KeyUsage
 	case weakKey(cert), u == Encrypt && !isRSA:
 		return WeakKey
 	}
 	return ""
 }
+
+// hasKeyUsage tells an absent extension from one without a bit set.
+func hasKeyUsage(cert *x509.Certificate) bool { return extension(cert, oidKeyUsage) != nil }
 
 // weakKey tells whether the public key is not on the allow-list: RSA of 2048
 // bits or more with an exponent above 2^16, ECDSA on P-256, P-384 or P-521.

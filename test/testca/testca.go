@@ -139,6 +139,7 @@ func create(s Spec, ca *CA, isCA bool) (*x509.Certificate, crypto.Signer) {
 	parent, signer := template, key
 	if ca != nil {
 		parent, signer = ca.Cert, ca.Key
+		template.AuthorityKeyId = ca.Cert.SubjectKeyId // also in a self-issued certificate
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {
