@@ -23,14 +23,21 @@ func AppendBase64(dst, src []byte) []byte {
 		copy(grown, dst)
 		dst = grown
 	}
-	dst = dst[:at+Base64Len(len(src))]
+	return encodeBase64(dst[:cap(dst)], at, src)
+}
+
+// encodeBase64 writes src to buf from at on and returns buf up to its end. src
+// may lie in buf if it begins at least Base64Len(len(src)) - len(src) + 80
+// octets behind at: then what is written never reaches what is still to be
+// read.
+func encodeBase64(buf []byte, at int, src []byte) []byte {
 	for len(src) > 0 {
 		n := min(len(src), perLine)
-		base64.StdEncoding.Encode(dst[at:], src[:n])
+		base64.StdEncoding.Encode(buf[at:], src[:n])
 		at += (n + 2) / 3 * 4
-		dst[at], dst[at+1] = '\r', '\n'
-		at += 2
+		buf[at], buf[at+1] = '\r', '\n'
+		at += len(crlf)
 		src = src[n:]
 	}
-	return dst
+	return buf[:at]
 }

@@ -86,13 +86,32 @@ func Sign(msg []byte, sign func(content []byte) ([]byte, error)) ([]byte, error)
 	return append(out, "--"+boundary+"--"+crlf...), nil
 }
 
-// Envelope returns the message that carries der, a CMS EnvelopedData, under
-// header, which is what OuterHeader returned.
-func Envelope(header, der []byte) []byte {
-	out := make([]byte, 0, len(header)+len(envelopedHeader)+Base64Len(len(der)))
-	out = append(out, header...)
-	out = append(out, envelopedHeader...)
-	return AppendBase64(out, der)
+// Envelope returns the message that carries an EnvelopedData under header,
+// which is what OuterHeader returned. encrypt appends the DER to the slice it
+// gets and returns the longer one; size is the length of what it encrypts and
+// recipients how many certificates it encrypts to. The DER is written to the
+// end of the message's own memory and from there encoded to its place, so a
+// message is in memory once.
+func Envelope(header []byte, size, recipients int, encrypt func(dst []byte) ([]byte, error)) ([]byte, error) {
+	const (
+		fixed        = 1 << 10 // octets of EnvelopedData beside content and recipients
+		perRecipient = 2 << 10 // RSA 8192, and a long issuer name
+		slack        = 80      // encodeBase64
+	)
+	room := size + fixed + recipients*perRecipient
+	start := len(header) + len(envelopedHeader)
+	buf := make([]byte, start+Base64Len(room)+slack)
+	at := len(buf) - room
+	out, err := encrypt(buf[:at])
+	if err != nil {
+		return nil, err
+	}
+	if len(out) > len(buf) { // more than there was room for: it is elsewhere now
+		buf = make([]byte, start+Base64Len(len(out)-at))
+	}
+	copy(buf, header)
+	copy(buf[len(header):], envelopedHeader)
+	return encodeBase64(buf, start, out[at:]), nil
 }
 
 // OuterHeader returns the fields of msg that may be seen on the way, octet for

@@ -69,7 +69,10 @@ func TestEnvelope_structure(t *testing.T) {
 	msg := crlfs(strings.Replace(sample, "From:", "from :", 1))
 	header := OuterHeader(msg, parse(t, msg).Fields)
 	der := bytes.Repeat([]byte{0x30, 1, 2}, 100)
-	out := Envelope(header, der)
+	out, err := Envelope(header, 200, 1, func(dst []byte) ([]byte, error) { return append(dst, der...), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
 	if bytes.Contains(out, []byte("canary")) || bytes.Contains(out, []byte("X-Mine")) {
 		t.Error("Subject or another field got out")
 	}
@@ -114,6 +117,29 @@ func TestAppendBase64(t *testing.T) {
 		if got, err := base64.StdEncoding.DecodeString(string(out[1:])); err != nil || !bytes.Equal(got, src) {
 			t.Fatalf("%d octets: standard decoder %x, %v", n, got, err)
 		}
+	}
+}
+
+// The DER is encoded within its own memory; every length must survive.
+func TestEnvelope_everyLength(t *testing.T) {
+	const size = 600
+	room := size + 1<<10 + 2<<10
+	der := make([]byte, room+300)
+	for i := range der {
+		der[i] = byte(i*7 + i>>8)
+	}
+	for n := range der {
+		out, err := Envelope([]byte("A: b\r\n"), size, 1, func(dst []byte) ([]byte, error) { return append(dst, der[:n]...), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := parse(t, out).Decode(out); err != nil || !bytes.Equal(got, der[:n]) {
+			t.Fatalf("%d octets: %d back, %v", n, len(got), err)
+		}
+	}
+	want := errors.New("no key")
+	if _, err := Envelope(nil, 0, 0, func([]byte) ([]byte, error) { return nil, want }); !errors.Is(err, want) {
+		t.Errorf("error of encrypt = %v", err)
 	}
 }
 
