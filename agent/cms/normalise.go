@@ -1,5 +1,7 @@
 package cms
 
+import "slices"
+
 // Limits of the normaliser. They are far above what a real message needs and
 // keep the worst input linear in time and small in memory.
 const (
@@ -201,9 +203,7 @@ func (w *walker) open(h header) error {
 	}
 	if !f.piece {
 		f.segment = len(w.segments)
-		if w.record {
-			w.segments = append(w.segments, segment{tag: f.tag})
-		}
+		w.add(segment{tag: f.tag})
 	}
 	w.stack[w.depth] = f
 	w.depth++
@@ -266,9 +266,19 @@ func (w *walker) grow(n int) {
 
 func (w *walker) header(tag byte, length int) {
 	w.grow(headerLen(length))
-	if w.record {
-		w.segments = append(w.segments, segment{tag: tag, length: int32(length)})
+	w.add(segment{tag: tag, length: int32(length)})
+}
+
+// add doubles the room when it is full: append grows large slices by a
+// quarter only, which sums up to five times the result.
+func (w *walker) add(s segment) {
+	if !w.record {
+		return
 	}
+	if len(w.segments) == cap(w.segments) {
+		w.segments = slices.Grow(w.segments, max(64, len(w.segments)))
+	}
+	w.segments = append(w.segments, s)
 }
 
 func (w *walker) copy(start, end int) {
@@ -280,7 +290,7 @@ func (w *walker) copy(start, end int) {
 		w.segments[n-1].end = int32(end)
 		return
 	}
-	w.segments = append(w.segments, segment{start: int32(start), end: int32(end)})
+	w.add(segment{start: int32(start), end: int32(end)})
 }
 
 func (w *walker) emit() []byte {

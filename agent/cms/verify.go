@@ -144,6 +144,9 @@ func sortedSet(r reader) (der []byte, changed bool) {
 }
 
 func (s *SignerInfo) checkOctets(cert *x509.Certificate, digest crypto.Hash, octets []byte) error {
+	if cert.PublicKey == nil && s.signature.id != oidRSAPSS {
+		return ErrAlgorithm // a key for PSS only, or one we cannot read
+	}
 	switch key := publicKey(cert).(type) {
 	case *rsa.PublicKey:
 		return s.checkRSA(key, digest, sum(digest, octets))
