@@ -21,7 +21,7 @@ type Source interface {
 type Zone struct {
 	Name     hisp.Domain
 	NS       []string      // host names of the name servers, the first is the primary; none means Name itself
-	Contact  string        // mail name of who runs the zone, as in SOA RNAME; "" means hostmaster.Name
+	Contact  string        // mail address of who runs the zone, shown in the SOA; "" means hostmaster@Name
 	TTL      time.Duration // of every record; 0 means 1 hour
 	Mail     []hisp.MX
 	Hosts    []Host

@@ -125,7 +125,7 @@ func (s *Server) Addr() netip.AddrPort { return s.addr }
 // TTL is ttl. Names outside every zone are NXDOMAIN without SOA.
 func (s *Server) Zone(name string, ttl time.Duration) {
 	secs := uint32(ttl / time.Second)
-	name = dns.CanonicalName(name)
+	name = canonical(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.zones[name] = &dns.SOA{
@@ -159,7 +159,7 @@ func (s *Server) AddCert(name string, der []byte) {
 func (s *Server) AddRR(rr dns.RR) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := key{dns.CanonicalName(rr.Header().Name), rr.Header().Rrtype}
+	k := key{canonical(rr.Header().Name), rr.Header().Rrtype}
 	s.records[k] = append(s.records[k], rr)
 }
 
@@ -167,7 +167,7 @@ func (s *Server) AddRR(rr dns.RR) {
 func (s *Server) Remove(name, qtype string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.records, key{dns.CanonicalName(name), dns.StringToType[qtype]})
+	delete(s.records, key{canonical(name), dns.StringToType[qtype]})
 }
 
 // SetFault misbehaves for name and type; "" as name means every name, "ANY" as
@@ -210,16 +210,31 @@ func (s *Server) Queries() []Query {
 func (s *Server) Count(name, qtype string) int {
 	n := 0
 	for _, q := range s.Queries() {
-		if q.Name == dns.CanonicalName(name) && (qtype == "ANY" || q.Type == qtype) {
+		if q.Name == canonical(name) && (qtype == "ANY" || q.Type == qtype) {
 			n++
 		}
 	}
 	return n
 }
 
+// canonical brings a name to the spelling that names from the wire have, in
+// lower case.
+func canonical(name string) string {
+	var buf [256]byte
+	n, err := dns.PackDomainName(dns.Fqdn(name), buf[:], 0, nil, false)
+	if err != nil {
+		return dns.CanonicalName(name)
+	}
+	wire, _, err := dns.UnpackDomainName(buf[:n], 0)
+	if err != nil {
+		return dns.CanonicalName(name)
+	}
+	return dns.CanonicalName(wire)
+}
+
 func faultKey(name, qtype string) key {
 	if name != "" {
-		name = dns.CanonicalName(name)
+		name = canonical(name)
 	}
 	return key{name, dns.StringToType[qtype]}
 }
@@ -238,7 +253,7 @@ func (s *Server) serve(w dns.ResponseWriter, req *dns.Msg) {
 		return
 	}
 	addr, tcp := w.RemoteAddr().(*net.TCPAddr)
-	q := Query{Name: dns.CanonicalName(req.Question[0].Name), Type: dns.TypeToString[req.Question[0].Qtype], TCP: tcp, ID: req.Id}
+	q := Query{Name: canonical(req.Question[0].Name), Type: dns.TypeToString[req.Question[0].Qtype], TCP: tcp, ID: req.Id}
 	if tcp {
 		q.Port = uint16(addr.Port)
 	} else if u, ok := w.RemoteAddr().(*net.UDPAddr); ok {
@@ -359,10 +374,10 @@ func (s *Server) answer(req *dns.Msg) *dns.Msg {
 	m := new(dns.Msg).SetReply(req)
 	m.RecursionAvailable, m.Authoritative, m.Compress = true, true, true
 	q := req.Question[0]
-	name := dns.CanonicalName(q.Name)
+	name := canonical(q.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for range maxChain {
+	for hops := 0; ; hops++ {
 		if rrs := s.records[key{name, q.Qtype}]; len(rrs) > 0 {
 			m.Answer = append(m.Answer, rrs...)
 			return m
@@ -371,14 +386,14 @@ func (s *Server) answer(req *dns.Msg) *dns.Msg {
 		if len(cname) == 0 {
 			break
 		}
+		if hops == maxChain {
+			return m // the rest of a long chain is for the client to ask
+		}
 		m.Answer = append(m.Answer, cname[0])
-		name = dns.CanonicalName(cname[0].(*dns.CNAME).Target)
+		name = canonical(cname[0].(*dns.CNAME).Target)
 		if !s.exists(name) {
 			break
 		}
-	}
-	if len(s.records[key{name, dns.TypeCNAME}]) > 0 {
-		return m // the rest of a long chain is for the client to ask
 	}
 	if !s.exists(name) {
 		m.Rcode = dns.RcodeNameError

@@ -1,0 +1,732 @@
+package dnscert
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hispnode/hisp/hisp"
+	"github.com/hispnode/hisp/test/testca"
+	"github.com/hispnode/hisp/test/testdns"
+	"github.com/miekg/dns"
+)
+
+// newTestResolver asks srv with short times and a clock the test moves.
+func newTestResolver(t testing.TB, clock *fakeClock, srvs ...*testdns.Server) *Resolver {
+	t.Helper()
+	cfg := ResolverConfig{Timeout: 5 * time.Second, Total: 30 * time.Second}
+	if clock != nil {
+		cfg.Clock = clock.Now
+	}
+	for _, s := range srvs {
+		cfg.Servers = append(cfg.Servers, s.Addr())
+	}
+	r, err := NewResolver(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+type fakeClock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func newClock() *fakeClock { return &fakeClock{t: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)} }
+
+func (c *fakeClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *fakeClock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+var testCA = sync.OnceValue(func() *testca.CA { return testca.NewRoot("dnscert test CA") })
+
+// newDER makes a small certificate; what it is for does not matter in DNS.
+func newDER(name string) []byte {
+	return testCA().Issue(testca.Spec{Name: name, KeyKind: testca.P256}).Cert.Raw
+}
+
+func address(t testing.TB, s string) hisp.Address {
+	t.Helper()
+	a, err := hisp.ParseAddress(s)
+	if err != nil {
+		t.Fatalf("ParseAddress(%q): %v", s, err)
+	}
+	return a
+}
+
+func TestOwnerName(t *testing.T) {
+	long := strings.Repeat("x", 64)
+	tests := []struct{ name, addr, want string }{
+		{"plain", "amy@example.org", "amy.example.org."},
+		{"DISC-17 dots separate labels", "a.b.c@example.org", "a.b.c.example.org."},
+		{"DISC-17 case is folded", "Amy.B@Example.ORG", "amy.b.example.org."},
+		{"apostrophe and slash", "o'neil/x@example.org", `o\'neil/x.example.org.`},
+		{"quoted blank and at", `"a b@c"@example.org`, `a\ b\@c.example.org.`},
+		{"quoted backslash", `"a\\b"@example.org`, `a\\b.example.org.`},
+		{"UTF-8 octets", "é@example.org", `\195\169.example.org.`},
+		{"label of 64 octets", long + "@example.org", ""},
+		{"label of 63 octets", long[:63] + "@example.org", long[:63] + ".example.org."},
+		{"empty label", `"a..b"@example.org`, ""},
+		{"leading dot", `".a"@example.org`, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := ownerName(address(t, tt.addr))
+			if got != tt.want || (err != nil) != (tt.want == "") {
+				t.Errorf("ownerName = %q, %v, want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// certNames are the common names of certs, sorted.
+func certNames(certs []hisp.Cert) string {
+	var names []string
+	for _, c := range certs {
+		names = append(names, c.Source+":"+c.Subject.CommonName)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+func certLine(owner string, ctype uint16, data []byte) *dns.CERT {
+	return &dns.CERT{
+		Hdr:  dns.RR_Header{Name: dns.Fqdn(owner), Rrtype: dns.TypeCERT, Class: dns.ClassINET, Ttl: 300},
+		Type: ctype, KeyTag: 4711, Algorithm: 200, Certificate: base64.StdEncoding.EncodeToString(data),
+	}
+}
+
+func TestLookupCerts(t *testing.T) {
+	srv := testdns.New(t)
+	srv.Zone("b.example", time.Minute)
+	past := func(name string) []byte {
+		at := time.Now().AddDate(-1, 0, 0)
+		return testCA().Issue(testca.Spec{Name: name, KeyKind: testca.P256, NotBefore: at, NotAfter: at}).Cert.Raw
+	}
+	d2, d9 := newDER("D2_valB"), newDER("D9_valA")
+	srv.AddCert("d1.domain1.b.example", newDER("D1_valA"))
+	srv.AddCert("domain1.b.example", past("D1_invB"))
+	srv.AddCert("domain1.b.example", d2)
+	srv.AddCert("d5.domain1.b.example", past("D5_invA"))
+	srv.AddCert("domain4.b.example", past("D6_invB"))
+	srv.AddCert("d9.domain1.b.example", d9)
+	srv.AddCert("d9.domain1.b.example", past("D9_invA"))
+	srv.AddCert("a.b.dots.b.example", newDER("dots"))
+	srv.AddCert("Mixed.b.example", newDER("mixed"))
+	srv.AddCert(`a\032b.b.example`, newDER("blank"))
+	srv.AddCert("dup.b.example", d9)
+	srv.AddRR(certLine("dup.b.example", dns.CertPKIX, d9))
+	for _, ctype := range []uint16{dns.CertSPKI, dns.CertPGP, dns.CertIPIX, dns.CertURI, dns.CertOID, 4000} {
+		srv.AddRR(certLine("other.types.b.example", ctype, []byte("http://127.0.0.1:9/x")))
+		srv.AddRR(certLine("mixed.types.b.example", ctype, d2))
+	}
+	srv.AddCert("types.b.example", newDER("types"))
+	srv.AddRR(certLine("mixed.types.b.example", dns.CertPKIX, newDER("pkix")))
+	srv.AddCert("junk.types.b.example", []byte("this is no certificate"))
+	srv.AddCert("empty.types.b.example", nil)
+	srv.AddCert("half.types.b.example", []byte("junk"))
+	srv.AddCert("half.types.b.example", newDER("good"))
+	srv.AddCert("tail.types.b.example", append(slices.Clone(d2), 0))
+	srv.Add(t, "apex-only.b.example. 300 IN A 127.0.0.1", "wild.b.example. 300 IN A 127.0.0.1")
+
+	tests := []struct {
+		name, addr, want string
+		kind             hisp.Kind
+	}{
+		{name: "D1 address before domain", addr: "d1@domain1.b.example", want: "dns-address:D1_valA"},
+		{name: "D2 domain set unfiltered", addr: "d2@domain1.b.example", want: "dns-domain:D1_invB dns-domain:D2_valB"},
+		{name: "D5 expired at address ends the search", addr: "d5@domain1.b.example", want: "dns-address:D5_invA"},
+		{name: "D6 expired at domain", addr: "d6@domain4.b.example", want: "dns-domain:D6_invB"},
+		{name: "D9 whole set", addr: "d9@domain1.b.example", want: "dns-address:D9_invA dns-address:D9_valA"},
+		{name: "D11 nothing, NXDOMAIN", addr: "d11@domain6.b.example"},
+		{name: "D11 nothing, NODATA", addr: "d11@apex-only.b.example"},
+		{name: "domain only", addr: "@domain4.b.example", want: "dns-domain:D6_invB"},
+		{name: "BB-18 tag stripped", addr: "d1+inbox@domain1.b.example", want: "dns-address:D1_valA"},
+		{name: "DISC-17 dots", addr: "a.b@dots.b.example", want: "dns-address:dots"},
+		{name: "case", addr: "mIXED@b.example", want: "dns-address:mixed"},
+		{name: "quoted local part", addr: `"a b"@b.example`, want: "dns-address:blank"},
+		{name: "no DNS name: domain step", addr: `"a..b"@types.b.example`, want: "dns-domain:types"},
+		{name: "same certificate twice", addr: "dup@b.example", want: "dns-address:D9_valA"},
+		{name: "DISC-02 only other types: next step", addr: "other@types.b.example", want: "dns-domain:types"},
+		{name: "DISC-02 other types beside PKIX", addr: "mixed@types.b.example", want: "dns-address:pkix"},
+		{name: "unreadable beside readable", addr: "half@types.b.example", want: "dns-address:good"},
+		{name: "only unreadable ends the search", addr: "junk@types.b.example", kind: hisp.NoCertificate},
+		{name: "empty PKIX record", addr: "empty@types.b.example", kind: hisp.NoCertificate},
+		{name: "trailing octets", addr: "tail@types.b.example", kind: hisp.NoCertificate},
+	}
+	r := newTestResolver(t, nil, srv)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			addr := hisp.Address{Domain: hisp.Domain(strings.TrimPrefix(tt.addr, "@"))}
+			if tt.addr[0] != '@' {
+				addr = address(t, tt.addr)
+			}
+			certs, err := r.LookupCerts(t.Context(), addr)
+			if got := certNames(certs); got != tt.want {
+				t.Errorf("certificates = %q, want %q", got, tt.want)
+			}
+			if (err != nil || tt.kind != 0) && hisp.KindOf(err) != tt.kind {
+				t.Errorf("err = %v, want kind %v", err, tt.kind)
+			}
+		})
+	}
+	if n := srv.Count("domain4.b.example", "CERT"); n != 1 {
+		t.Errorf("domain4 was asked %d times, want once and then from the cache", n)
+	}
+}
+
+// TestLookupCerts_stop: after an address step with certificates the domain is
+// not even asked (DISC-05).
+func TestLookupCerts_stop(t *testing.T) {
+	srv := testdns.New(t)
+	srv.Zone("b.example", time.Minute)
+	srv.AddCert("amy.b.example", newDER("amy"))
+	srv.AddCert("b.example", newDER("domain"))
+	r := newTestResolver(t, nil, srv)
+	if _, err := r.LookupCerts(t.Context(), address(t, "amy@b.example")); err != nil {
+		t.Fatal(err)
+	}
+	if n := srv.Count("b.example", "CERT"); n != 0 {
+		t.Errorf("domain step asked %d times, want 0", n)
+	}
+}
+
+func TestLookupCerts_limit(t *testing.T) {
+	srv := testdns.New(t)
+	srv.Zone("b.example", time.Minute)
+	for i := range 40 {
+		end := time.Now().AddDate(0, 0, i-20)
+		srv.AddCert("many.b.example", testCA().Issue(testca.Spec{
+			Name: fmt.Sprintf("c%02d", i), KeyKind: testca.P256, NotBefore: end.AddDate(-1, 0, 0), NotAfter: end,
+		}).Cert.Raw)
+	}
+	steps := newTestResolver(t, nil, srv).Explain(t.Context(), address(t, "many@b.example"))
+	if len(steps) != 1 || len(steps[0].Certs) != defaultMaxCerts {
+		t.Fatalf("steps = %d, certificates = %d, want 1 and %d", len(steps), len(steps[0].Certs), defaultMaxCerts)
+	}
+	if got := steps[0].Certs[0].Subject.CommonName; got != "c39" {
+		t.Errorf("first = %s, want the one valid longest, c39", got)
+	}
+	if want := []string{"24 of 40 certificates are above the limit"}; !slices.Equal(steps[0].Skipped, want) {
+		t.Errorf("skipped = %q, want %q", steps[0].Skipped, want)
+	}
+}
+
+// TestLookupCerts_large is D14: an answer that only fits TCP.
+func TestLookupCerts_large(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := testdns.New(t)
+	srv.AddCert("d14.b.example", testCA().Issue(testca.Spec{Name: "D14_valA", Key: key}).Cert.Raw)
+	srv.AddCert("d14.b.example", testCA().Issue(testca.Spec{Name: "D14_other", Key: key}).Cert.Raw)
+	certs, err := newTestResolver(t, nil, srv).LookupCerts(t.Context(), address(t, "d14@b.example"))
+	if got, want := certNames(certs), "dns-address:D14_other dns-address:D14_valA"; err != nil || got != want {
+		t.Errorf("LookupCerts = %q, %v, want %q", got, err, want)
+	}
+	qs := srv.Queries()
+	if len(qs) != 2 || qs[0].TCP || qs[0].EDNS != ednsSize || !qs[1].TCP {
+		t.Errorf("queries = %+v, want UDP with EDNS %d, then TCP", qs, ednsSize)
+	}
+}
+
+func TestLookupCerts_faults(t *testing.T) {
+	tests := []struct {
+		name  string
+		fault testdns.Fault
+		found bool
+	}{
+		{"DISC-07 truncated: TCP", testdns.Truncate, true},
+		{"truncated over TCP too", testdns.TruncateAll, false},
+		{"malformed over UDP: TCP", testdns.Malformed, true},
+		{"garbage with our id: TCP", testdns.Garbage, true},
+		{"UDP lost: TCP in the last round", testdns.DropUDP, true},
+		{"EDNS not known", testdns.FormErr, true},
+		{"question in lower case: TCP", testdns.LowerCase, true},
+		{"D1 forged datagram before the answer", testdns.Spoof, true},
+		{"D1 wrong id only: TCP never asked, wrong there too", testdns.WrongID, false},
+		{"D1 answer to another question", testdns.WrongQuestion, false},
+		{"D2 SERVFAIL", testdns.ServFail, false},
+		{"REFUSED", testdns.Refuse, false},
+		{"NOTIMP", testdns.NotImp, false},
+		{"lame referral", testdns.Referral, false},
+		{"no answer at all", testdns.Drop, false},
+	}
+	der := newDER("amy")
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			srv := testdns.New(t)
+			srv.AddCert("amy.b.example", der)
+			srv.AddCert("b.example", newDER("domain"))
+			srv.SetFault("amy.b.example", "CERT", tt.fault)
+			r := newTestResolver(t, nil, srv)
+			r.timeout = 500 * time.Millisecond
+			certs, err := r.LookupCerts(t.Context(), address(t, "amy@b.example"))
+			if tt.found {
+				if len(certs) != 1 || err != nil {
+					t.Errorf("LookupCerts = %d certificates, %v, want 1", len(certs), err)
+				}
+				return
+			}
+			if len(certs) != 0 || !errors.Is(err, hisp.Temporary) {
+				t.Errorf("LookupCerts = %d certificates, %v, want Temporary", len(certs), err)
+			}
+			if srv.Count("b.example", "CERT") != 0 {
+				t.Error("the domain was asked although the address step is not known")
+			}
+		})
+	}
+}
+
+func TestErrors_noLocalPart(t *testing.T) {
+	srv := testdns.New(t)
+	srv.SetFault("", "ANY", testdns.ServFail)
+	_, err := newTestResolver(t, nil, srv).LookupCerts(t.Context(), address(t, "canarylocal@b.example"))
+	if err == nil || strings.Contains(err.Error(), "canarylocal") {
+		t.Errorf("err = %v, want one without the local part", err)
+	}
+}
+
+func TestCNAME(t *testing.T) {
+	srv := testdns.New(t)
+	srv.Zone("b.example", time.Minute)
+	chainOf := func(prefix string, n int) {
+		for i := range n {
+			srv.Add(t, fmt.Sprintf("%s%d.b.example. 300 IN CNAME %s%d.b.example.", prefix, i, prefix, i+1))
+		}
+	}
+	chainOf("ok", 8)
+	srv.AddCert("ok8.b.example", newDER("end"))
+	chainOf("long", 9)
+	srv.AddCert("long9.b.example", newDER("end"))
+	srv.Add(t, "loop.b.example. 300 IN CNAME loop2.b.example.", "loop2.b.example. 300 IN CNAME LOOP.b.example.",
+		"self.b.example. 300 IN CNAME self.b.example.", "dangling.b.example. 300 IN CNAME nowhere.b.example.",
+		"host.b.example. 300 IN A 127.0.0.1", "bare.b.example. 300 IN CNAME host.b.example.")
+	tests := []struct {
+		local string
+		want  int
+		kind  hisp.Kind
+	}{
+		{local: "ok0", want: 1},
+		{local: "long0", kind: hisp.Temporary},
+		{local: "loop", kind: hisp.Temporary},
+		{local: "self", kind: hisp.Temporary},
+		{local: "dangling"},
+		{local: "bare"},
+	}
+	r := newTestResolver(t, nil, srv)
+	for _, tt := range tests {
+		t.Run(tt.local, func(t *testing.T) {
+			before := len(srv.Queries())
+			certs, err := r.LookupCerts(t.Context(), hisp.Address{Local: tt.local, Domain: "b.example"})
+			if len(certs) != tt.want || (err != nil || tt.kind != 0) && hisp.KindOf(err) != tt.kind {
+				t.Errorf("LookupCerts = %d, %v, want %d, %v", len(certs), err, tt.want, tt.kind)
+			}
+			if n := len(srv.Queries()) - before; n > maxChain+2 {
+				t.Errorf("%d queries, want a bounded number", n)
+			}
+		})
+	}
+}
+
+// TestAnswer_strangersRecords: records beside the chain are not believed.
+func TestAnswer_strangersRecords(t *testing.T) {
+	srv := testdns.New(t)
+	evil := newDER("evil")
+	srv.SetHandler(func(req *dns.Msg, _ bool) *dns.Msg {
+		m := new(dns.Msg).SetReply(req)
+		m.RecursionAvailable = true
+		m.Answer = []dns.RR{certLine("other.example", dns.CertPKIX, evil)}
+		m.Extra = []dns.RR{certLine(req.Question[0].Name, dns.CertPKIX, evil)}
+		return m
+	})
+	certs, err := newTestResolver(t, nil, srv).LookupCerts(t.Context(), address(t, "amy@b.example"))
+	if len(certs) != 0 || err != nil {
+		t.Errorf("LookupCerts = %q, %v, want none", certNames(certs), err)
+	}
+}
+
+func TestCache_ttl(t *testing.T) {
+	tests := []struct {
+		name  string
+		ttl   uint32
+		after time.Duration
+		asked int
+	}{
+		{"D6 TTL 0 is kept 60 s", 0, 59 * time.Second, 1},
+		{"D6 TTL 0 ends at 60 s", 0, 60 * time.Second, 2},
+		{"TTL 300 kept", 300, 299 * time.Second, 1},
+		{"TTL 300 ended", 300, 300 * time.Second, 2},
+		{"D6 TTL of a year is kept a day", 31536000, 24*time.Hour - time.Second, 1},
+		{"D6 TTL of a year ends after a day", 31536000, 24 * time.Hour, 2},
+		{"RFC 2181 §8 top bit is 0", 1 << 31, 60 * time.Second, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			clock, srv := newClock(), testdns.New(t)
+			rr := certLine("amy.b.example", dns.CertPKIX, newDER("amy"))
+			rr.Hdr.Ttl = tt.ttl
+			srv.AddRR(rr)
+			r := newTestResolver(t, clock, srv)
+			for range 2 {
+				if _, err := r.LookupCerts(t.Context(), address(t, "amy@b.example")); err != nil {
+					t.Fatal(err)
+				}
+				clock.add(tt.after)
+			}
+			if n := srv.Count("amy.b.example", "CERT"); n != tt.asked {
+				t.Errorf("asked %d times, want %d", n, tt.asked)
+			}
+		})
+	}
+}
+
+func TestCache_negative(t *testing.T) {
+	tests := []struct {
+		name  string
+		soa   time.Duration // 0 is no SOA
+		after time.Duration
+		asked int
+	}{
+		{"RFC 2308 SOA minimum 120", 2 * time.Minute, 119 * time.Second, 1},
+		{"RFC 2308 SOA minimum 120 ended", 2 * time.Minute, 120 * time.Second, 2},
+		{"D6 SOA minimum 1 s is kept 60 s", time.Second, 59 * time.Second, 1},
+		{"D6 SOA minimum of a week ends at 15 min", 7 * 24 * time.Hour, 15 * time.Minute, 2},
+		{"no SOA is not kept", 0, 0, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			clock, srv := newClock(), testdns.New(t)
+			if tt.soa > 0 {
+				srv.Zone("b.example", tt.soa)
+			}
+			r := newTestResolver(t, clock, srv)
+			for range 2 {
+				if certs, err := r.LookupCerts(t.Context(), address(t, "amy@b.example")); err != nil || len(certs) != 0 {
+					t.Fatalf("LookupCerts = %d, %v", len(certs), err)
+				}
+				clock.add(tt.after)
+			}
+			if n := srv.Count("amy.b.example", "CERT"); n != tt.asked {
+				t.Errorf("asked %d times, want %d", n, tt.asked)
+			}
+		})
+	}
+}
+
+// TestCache_failures: what could not be found out is asked again.
+func TestCache_failures(t *testing.T) {
+	srv := testdns.New(t)
+	srv.AddCert("amy.b.example", newDER("amy"))
+	srv.SetFault("amy.b.example", "CERT", testdns.ServFail)
+	r := newTestResolver(t, nil, srv)
+	if _, err := r.LookupCerts(t.Context(), address(t, "amy@b.example")); !errors.Is(err, hisp.Temporary) {
+		t.Fatalf("err = %v, want Temporary", err)
+	}
+	srv.SetFault("amy.b.example", "CERT", testdns.None)
+	if certs, err := r.LookupCerts(t.Context(), address(t, "amy@b.example")); len(certs) != 1 || err != nil {
+		t.Errorf("LookupCerts = %d, %v, want 1", len(certs), err)
+	}
+}
+
+func TestCache_bounds(t *testing.T) {
+	c, now := newCache(), time.Now()
+	for i := range maxCacheEntries + 10 {
+		c.put(question{fmt.Sprint(i), 1}, &answer{octets: 10}, now.Add(time.Hour))
+	}
+	if n := len(c.entries); n != maxCacheEntries || c.order.Len() != n || c.octets != 10*n {
+		t.Errorf("entries = %d, list = %d, octets = %d, want %d entries", n, c.order.Len(), c.octets, maxCacheEntries)
+	}
+	if c.get(question{"0", 1}, now) != nil {
+		t.Error("the oldest entry is still there")
+	}
+	c.put(question{"big", 1}, &answer{octets: maxCacheOctets}, now.Add(time.Hour))
+	if n := len(c.entries); n != 1 {
+		t.Errorf("entries = %d, want 1 when the octets are used up", n)
+	}
+}
+
+func TestFlights_oneQuestion(t *testing.T) {
+	srv := testdns.New(t)
+	srv.AddCert("amy.b.example", newDER("amy"))
+	gate := make(chan struct{})
+	srv.SetGate(gate)
+	r := newTestResolver(t, nil, srv)
+	r.timeout = 5 * time.Second
+	first, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := r.LookupCerts(first, address(t, "amy@b.example")); !errors.Is(err, hisp.Temporary) {
+			t.Errorf("cancelled lookup: %v, want Temporary", err)
+		}
+	})
+	waitFor(t, func() bool { return srv.Count("amy.b.example", "CERT") == 1 })
+	for range 50 {
+		wg.Go(func() {
+			if certs, err := r.LookupCerts(t.Context(), address(t, "amy@b.example")); len(certs) != 1 || err != nil {
+				t.Errorf("LookupCerts = %d, %v, want 1", len(certs), err)
+			}
+		})
+	}
+	cancel() // the others go on without the first
+	waitFor(t, func() bool { return srv.Count("amy.b.example", "CERT") == 2 })
+	close(gate)
+	wg.Wait()
+	if n := srv.Count("amy.b.example", "CERT"); n != 2 {
+		t.Errorf("asked %d times, want 2: the cancelled one and one for all others", n)
+	}
+}
+
+// waitFor polls a condition on another goroutine of the test.
+func waitFor(t testing.TB, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatal("condition not reached in 10 s")
+		}
+	}
+}
+
+func TestServers_failover(t *testing.T) {
+	dead, refuses, good := testdns.New(t), testdns.New(t), testdns.New(t)
+	dead.SetFault("", "ANY", testdns.Drop)
+	refuses.SetFault("", "ANY", testdns.Refuse)
+	good.AddCert("amy.b.example", newDER("amy"))
+	good.AddCert("bob.b.example", newDER("bob"))
+	r := newTestResolver(t, nil, dead, refuses, good)
+	r.timeout = time.Second
+	for _, name := range []string{"amy", "bob"} {
+		certs, err := r.LookupCerts(t.Context(), hisp.Address{Local: name, Domain: "b.example"})
+		if len(certs) != 1 || err != nil {
+			t.Fatalf("LookupCerts = %d, %v, want 1", len(certs), err)
+		}
+	}
+	if n := len(dead.Queries()); n != 1 {
+		t.Errorf("the dead server was asked %d times, want once: the good one is preferred then", n)
+	}
+}
+
+func TestLookup_boundedTime(t *testing.T) {
+	srv := testdns.New(t)
+	srv.SetFault("", "ANY", testdns.Drop)
+	r, err := NewResolver(ResolverConfig{Servers: []netip.AddrPort{srv.Addr()}, Timeout: 10 * time.Second, Total: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if _, err := r.LookupCerts(t.Context(), address(t, "amy@b.example")); !errors.Is(err, hisp.Temporary) {
+		t.Errorf("err = %v, want Temporary", err)
+	}
+	if d := time.Since(start); d > 3*time.Second {
+		t.Errorf("took %v, want about 200 ms", d)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.LookupMX(ctx, "b.example"); !errors.Is(err, hisp.Temporary) {
+		t.Errorf("cancelled: %v, want Temporary", err)
+	}
+}
+
+// TestQuery_unguessable is security row D1: ids, ports and letter case.
+func TestQuery_unguessable(t *testing.T) {
+	srv := testdns.New(t)
+	r := newTestResolver(t, nil, srv)
+	const n = 1000
+	spellings := map[string]bool{}
+	srv.SetHandler(func(req *dns.Msg, _ bool) *dns.Msg {
+		spellings[req.Question[0].Name] = true
+		return nil
+	})
+	for range n {
+		if _, err := r.exchange(t.Context(), srv.Addr(), question{"clinic.hospital.example.", dns.TypeCERT}, true, udpFirst); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids, ports := map[uint16]bool{}, map[uint16]bool{}
+	high := 0
+	for _, q := range srv.Queries() {
+		ids[q.ID], ports[q.Port] = true, true
+		if q.ID >= 1<<15 {
+			high++
+		}
+	}
+	if len(ids) < n*95/100 || high < n*4/10 || high > n*6/10 {
+		t.Errorf("%d different ids, %d above the middle, want them uniform", len(ids), high)
+	}
+	if len(ports) < n*8/10 {
+		t.Errorf("%d different ports of %d", len(ports), n)
+	}
+	if len(spellings) < n*95/100 {
+		t.Errorf("%d different spellings of %d", len(spellings), n)
+	}
+}
+
+func TestLookupMX(t *testing.T) {
+	srv := testdns.New(t)
+	srv.Zone("b.example", time.Minute)
+	srv.Add(t, "two.b.example. 300 IN MX 20 backup.b.example.", "two.b.example. 300 IN MX 10 MX.b.example.",
+		"null.b.example. 300 IN MX 0 .", "both.b.example. 300 IN MX 0 .", "both.b.example. 300 IN MX 10 mx.b.example.",
+		"host.b.example. 300 IN A 192.0.2.1", "alias.b.example. 300 IN CNAME two.b.example.", "fails.b.example. 300 IN MX 1 mx.b.example.")
+	srv.SetFault("fails.b.example", "MX", testdns.ServFail)
+	tests := []struct {
+		domain hisp.Domain
+		want   string
+		kind   hisp.Kind
+	}{
+		{domain: "two.b.example", want: "10 mx.b.example, 20 backup.b.example"},
+		{domain: "alias.b.example", want: "10 mx.b.example, 20 backup.b.example"},
+		{domain: "both.b.example", want: "10 mx.b.example"},
+		{domain: "host.b.example", want: "0 host.b.example"},
+		{domain: "null.b.example", kind: hisp.UnknownRecipient},
+		{domain: "nowhere.b.example", kind: hisp.UnknownRecipient},
+		{domain: "fails.b.example", kind: hisp.Temporary},
+		{domain: "bad..b.example", kind: hisp.UnknownRecipient},
+	}
+	r := newTestResolver(t, nil, srv)
+	for _, tt := range tests {
+		t.Run(string(tt.domain), func(t *testing.T) {
+			mxs, err := r.LookupMX(t.Context(), tt.domain)
+			var got []string
+			for _, mx := range mxs {
+				got = append(got, fmt.Sprint(mx.Pref, " ", mx.Host))
+			}
+			if s := strings.Join(got, ", "); s != tt.want || (err != nil || tt.kind != 0) && hisp.KindOf(err) != tt.kind {
+				t.Errorf("LookupMX = %q, %v, want %q, %v", s, err, tt.want, tt.kind)
+			}
+		})
+	}
+}
+
+func TestLookupMX_equalAtRandom(t *testing.T) {
+	srv := testdns.New(t)
+	for i := range 30 {
+		srv.Add(t, fmt.Sprintf("b.example. 300 IN MX 10 mx%d.b.example.", i))
+	}
+	r := newTestResolver(t, nil, srv)
+	first := map[string]bool{}
+	for range 50 {
+		mxs, err := r.LookupMX(t.Context(), "b.example")
+		if err != nil || len(mxs) != maxExchangers {
+			t.Fatalf("LookupMX = %d, %v, want %d", len(mxs), err, maxExchangers)
+		}
+		first[mxs[0].Host] = true
+	}
+	if len(first) < 5 {
+		t.Errorf("%d different first exchangers in 50 lookups", len(first))
+	}
+}
+
+func TestLookupAddrs(t *testing.T) {
+	srv := testdns.New(t)
+	srv.Zone("b.example", time.Minute)
+	srv.Add(t, "both.b.example. 300 IN A 192.0.2.1", "both.b.example. 300 IN AAAA 2001:db8::1",
+		"six.b.example. 300 IN AAAA 2001:db8::1", "half.b.example. 300 IN A 192.0.2.1", "open.b.example. 300 IN TXT x",
+		"alias.b.example. 300 IN CNAME both.b.example.", "none.b.example. 300 IN TXT x")
+	srv.SetFault("half.b.example", "AAAA", testdns.ServFail)
+	srv.SetFault("open.b.example", "A", testdns.ServFail)
+	tests := []struct {
+		host, want string
+		kind       hisp.Kind
+	}{
+		{host: "both.b.example", want: "[192.0.2.1 2001:db8::1]"},
+		{host: "Alias.b.example.", want: "[192.0.2.1 2001:db8::1]"},
+		{host: "six.b.example", want: "[2001:db8::1]"},
+		{host: "half.b.example", want: "[192.0.2.1]"},
+		{host: "open.b.example", want: "[]", kind: hisp.Temporary},
+		{host: "none.b.example", want: "[]", kind: hisp.UnknownRecipient},
+		{host: "nowhere.b.example", want: "[]", kind: hisp.UnknownRecipient},
+		{host: "", want: "[]", kind: hisp.UnknownRecipient},
+	}
+	r := newTestResolver(t, nil, srv)
+	for _, tt := range tests {
+		t.Run(tt.host, func(t *testing.T) {
+			addrs, err := r.LookupAddrs(t.Context(), tt.host)
+			if got := fmt.Sprint(addrs); got != tt.want || (err != nil || tt.kind != 0) && hisp.KindOf(err) != tt.kind {
+				t.Errorf("LookupAddrs = %s, %v, want %s, %v", got, err, tt.want, tt.kind)
+			}
+		})
+	}
+}
+
+// TestDirect is DISC-12: a recursive server that does not know type 37.
+func TestDirect(t *testing.T) {
+	// The authoritative server answers for itself, the recursor for NS and A.
+	auth := testdns.New(t)
+	auth.Zone("b.example", time.Minute)
+	auth.AddCert("amy.b.example", newDER("amy"))
+	auth.Add(t, "moved.b.example. 300 IN CNAME amy.b.example.")
+	tests := []struct {
+		name, local string
+		fault       testdns.Fault
+		public      bool // only public addresses may be asked
+		want        int
+		kind        hisp.Kind
+	}{
+		{name: "type dropped", local: "amy", fault: testdns.Drop, want: 1},
+		{name: "type refused", local: "amy", fault: testdns.Refuse, want: 1},
+		{name: "type not implemented", local: "amy", fault: testdns.NotImp, want: 1},
+		{name: "empty answer without SOA", local: "amy", fault: testdns.NoSOA, want: 1},
+		{name: "CNAME at the authoritative server", local: "moved", fault: testdns.Refuse, want: 1},
+		{name: "no such address", local: "bob", fault: testdns.Refuse},
+		{name: "D2 SERVFAIL may be DNSSEC: not walked around", local: "amy", fault: testdns.ServFail, kind: hisp.Temporary},
+		{name: "D5 name server in our own network", local: "amy", fault: testdns.Refuse, public: true, kind: hisp.Temporary},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			rec := testdns.New(t)
+			rec.Zone("b.example", time.Minute)
+			rec.Add(t, "b.example. 300 IN NS ns.b.example.", "ns.b.example. 300 IN A 127.0.0.1", "amy.b.example. 300 IN TXT x")
+			rec.SetFault("", "CERT", tt.fault)
+			r := newTestResolver(t, nil, rec)
+			r.timeout = 500 * time.Millisecond
+			r.directPort = auth.Addr().Port()
+			if !tt.public {
+				r.mayAsk = func(netip.Addr) bool { return true }
+			}
+			certs, err := r.LookupCerts(t.Context(), hisp.Address{Local: tt.local, Domain: "b.example"})
+			if len(certs) != tt.want || (err != nil || tt.kind != 0) && hisp.KindOf(err) != tt.kind {
+				t.Errorf("LookupCerts = %d, %v, want %d, %v", len(certs), err, tt.want, tt.kind)
+			}
+		})
+	}
+}
+
+func TestIsPublic(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"192.0.2.1": true, "2001:db8::1": true, "127.0.0.1": false, "10.1.2.3": false, "192.168.0.1": false, "169.254.169.254": false,
+		"100.64.0.1": false, "::1": false, "fe80::1": false, "fd00::1": false, "::ffff:127.0.0.1": false, "0.0.0.0": false, "224.0.0.1": false,
+	} {
+		if got := isPublic(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("isPublic(%s) = %v, want %v", addr, got, want)
+		}
+	}
+}
+
+func TestNewResolver_systemServers(t *testing.T) {
+	if _, err := NewResolver(ResolverConfig{}); err != nil && hisp.KindOf(err) != hisp.Malformed {
+		t.Errorf("err = %v, want nil or Malformed", err)
+	}
+}
