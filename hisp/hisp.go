@@ -434,6 +434,7 @@ type AuditRecord struct {
 type AuditOutcome string
 
 const (
+	OutcomeBegun   AuditOutcome = "begun" // an operator's act, recorded before it happens
 	OutcomeOK      AuditOutcome = "ok"
 	OutcomeRefused AuditOutcome = "refused"
 	OutcomeFailed  AuditOutcome = "failed"

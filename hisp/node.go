@@ -200,6 +200,17 @@ func (n *Node) giveUp(ctx context.Context, item Item, cause error) error {
 	return n.finishFailed(ctx, item, failed)
 }
 
+// Drop ends a leased item by the operator's decision. The sender gets a failure
+// notice for each recipient, as if the node had given up by itself; an item
+// that waits to be opened ends in silence, as a refused one does.
+func (n *Node) Drop(ctx context.Context, item Item) error {
+	cause := &Error{Op: "hisp.Drop", Kind: Denied, Hint: "the operator of the HISP ended the delivery"}
+	if item.Work == WorkOpen {
+		return n.rejectOpen(ctx, item, cause)
+	}
+	return n.finishFailed(ctx, item, allFailed(item.Envelope.To, cause))
+}
+
 func retryEvent(w Work) AuditEvent {
 	switch w {
 	case WorkSeal:

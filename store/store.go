@@ -118,6 +118,9 @@ type QueueAdmin interface {
 	ListItems(ctx context.Context) ([]hisp.Item, error)
 	// Reschedule sets Due of an item that is not leased: NotFound, Conflict.
 	Reschedule(ctx context.Context, id hisp.ID, due time.Time) error
+	// Take leases one item, due or not, as Queue.Lease does: NotFound,
+	// Conflict if it is leased.
+	Take(ctx context.Context, id hisp.ID) (hisp.Item, error)
 }
 
 // Folder is one mailbox of an account.

@@ -411,6 +411,26 @@ func (s *Store) Reschedule(ctx context.Context, id hisp.ID, due time.Time) error
 	return err
 }
 
+// Take leases one item by its ID, due or not: NotFound, Conflict.
+func (s *Store) Take(ctx context.Context, id hisp.ID) (hisp.Item, error) {
+	const name = "bolt.Take"
+	switch s.index.hold(id) {
+	case holdMissing:
+		return hisp.Item{}, fail(name, hisp.NotFound, "there is no such item in the queue")
+	case holdLeased:
+		return hisp.Item{}, fail(name, hisp.Conflict, "the item is being worked on: try again later")
+	}
+	e := s.index.leased(id)
+	if e == nil {
+		return hisp.Item{}, fail(name, hisp.Conflict, "the item is being worked on: try again later")
+	}
+	it, err := s.loadItem(ctx, e)
+	if err != nil {
+		s.index.release(id)
+	}
+	return it, err
+}
+
 // loadQueue fills the due index without reading bodies.
 func (s *Store) loadQueue(tx *bbolt.Tx) error {
 	return tx.Bucket(s.b.queue.name).ForEach(func(k, v []byte) error {
