@@ -1,0 +1,364 @@
+package hisp_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hispnode/hisp/hisp"
+)
+
+const (
+	house = "house@hospital.example"
+	nurse = "nurse@clinic.example"
+)
+
+// twoSites gives a hospital and a clinic joined by a wire.
+func twoSites(t *testing.T) (hospital, clinic *site, w *wire, c *clock) {
+	w = &wire{sites: map[hisp.Domain]*site{}, fail: map[string]error{}}
+	c = &clock{now: time.Now().UTC()}
+	hospital = newSite(t, w, c, "hospital.example", "house", "keyless")
+	clinic = newSite(t, w, c, "clinic.example", "nurse", "doctor")
+	t.Cleanup(func() {
+		for _, s := range []*site{hospital, clinic} {
+			for _, canary := range []string{"house", "nurse", "CanarySubject", "CanaryBody", "@client"} {
+				if strings.Contains(s.log.String(), canary) {
+					t.Errorf("PHI %q in the log:\n%s", canary, s.log.String())
+				}
+			}
+		}
+		if len(w.bad) > 0 {
+			t.Errorf("refused on the backbone: %v", w.bad)
+		}
+	})
+	return hospital, clinic, w, c
+}
+
+func track(t *testing.T, s *site, msg hisp.Message, rcpt string) hisp.Track {
+	t.Helper()
+	_, rest, _ := strings.Cut(string(msg.Bytes()), "Message-ID: ")
+	id, _, _ := strings.Cut(rest, "\r\n")
+	tr, err := s.store.Track(t.Context(), id, addr(rcpt))
+	if err != nil && !errors.Is(err, hisp.NotFound) {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func TestNode_dispatchedRoundTrip(t *testing.T) {
+	hospital, clinic, _, _ := twoSites(t)
+	msg := letter(house, nurse, askDispatched)
+	must(t, hospital.submit(msg, house, nurse))
+	eventually(t, "track succeeds", func() bool { return track(t, hospital, msg, nurse).Final == hisp.Succeeded })
+	quiet(t, hospital, clinic)
+	if got := clinic.inbox(nurse); len(got) != 1 || got[0] != string(msg.Bytes()) {
+		t.Errorf("the clinic has %d messages, want the one sent, octet for octet", len(got))
+	}
+	got := hospital.inbox(house)
+	if len(got) != 1 || !strings.Contains(got[0], "automatic-action/MDN-sent-automatically;dispatched\r\n") ||
+		!strings.Contains(got[0], "X-DIRECT-FINAL-DESTINATION-DELIVERY") {
+		t.Errorf("the sender's mailbox has %d messages, want the dispatched notice only: %q", len(got), got)
+	}
+	if tr := track(t, hospital, msg, nurse); tr.Processed.IsZero() {
+		t.Error("processed was not seen")
+	}
+}
+
+func TestNode_processedOnlyWithoutRequest(t *testing.T) {
+	hospital, clinic, w, _ := twoSites(t)
+	msg := letter(house, nurse)
+	must(t, hospital.submit(msg, house, nurse))
+	eventually(t, "track succeeds", func() bool { return track(t, hospital, msg, nurse).Final == hisp.Succeeded })
+	quiet(t, hospital, clinic)
+	if got := hospital.inbox(house); len(got) != 0 {
+		t.Errorf("the sender got %d notices, want none: processed stays in the node (row DN-14)", len(got))
+	}
+	if w.count() != 2 {
+		t.Errorf("%d messages crossed, want the message and one MDN", w.count())
+	}
+}
+
+// DN-16: same node, same notices.
+func TestNode_localToLocal(t *testing.T) {
+	_, clinic, w, _ := twoSites(t)
+	msg := letter("doctor@clinic.example", nurse, askDispatched)
+	must(t, clinic.submit(msg, "doctor@clinic.example", nurse))
+	eventually(t, "track succeeds", func() bool { return track(t, clinic, msg, nurse).Final == hisp.Succeeded })
+	quiet(t, clinic)
+	if len(clinic.inbox(nurse)) != 1 || len(clinic.inbox("doctor@clinic.example")) != 1 || w.count() != 0 {
+		t.Errorf("nurse %d, doctor %d, wire %d; want 1, 1, 0", len(clinic.inbox(nurse)), len(clinic.inbox("doctor@clinic.example")), w.count())
+	}
+}
+
+// BB-13, DN-08: the good recipient is served, the bad ones are named in one
+// notice that says what to do.
+func TestNode_mixedRecipients(t *testing.T) {
+	hospital, clinic, _, _ := twoSites(t)
+	a, b := "a@nocert.example", "b@untrusted.example"
+	msg := letter(house, nurse+", "+a+", "+b)
+	must(t, hospital.submit(msg, house, nurse, a, b))
+	eventually(t, "nurse has it", func() bool { return len(clinic.inbox(nurse)) == 1 })
+	eventually(t, "the notice", func() bool { return len(hospital.inbox(house)) == 1 })
+	quiet(t, hospital, clinic)
+	got := hospital.inbox(house)
+	if len(got) != 1 {
+		t.Fatalf("%d notices, want one for both", len(got))
+	}
+	for _, want := range []string{"report-type=delivery-status", "X-Original-Message-ID:", "Action: failed",
+		"rfc822;" + a, "rfc822;" + b, "Status: 5.7.5", "Status: 5.7.1", "anchor", "certificate"} {
+		if !strings.Contains(strings.ReplaceAll(got[0], "rfc822; ", "rfc822;"), want) {
+			t.Errorf("the failure notice lacks %q:\n%s", want, got[0])
+		}
+	}
+	if strings.Contains(got[0], "rfc822;"+nurse) {
+		t.Error("the notice names the good recipient")
+	}
+}
+
+func TestNode_relayRetriesThenSucceeds(t *testing.T) {
+	hospital, clinic, w, _ := twoSites(t)
+	w.set("clinic.example", &hisp.Error{Op: "relay", Kind: hisp.Temporary})
+	msg := letter(house, nurse)
+	must(t, hospital.submit(msg, house, nurse))
+	eventually(t, "the relay is put off", func() bool {
+		items, err := hospital.store.ListItems(t.Context())
+		must(t, err)
+		return len(items) == 1 && items[0].Work == hisp.WorkRelay && items[0].Attempt == 1
+	})
+	w.set("clinic.example", nil)
+	eventually(t, "nurse has it", func() bool { hospital.retryNow(); return len(clinic.inbox(nurse)) == 1 })
+}
+
+func TestNode_refusedByPeer(t *testing.T) {
+	hospital, clinic, w, _ := twoSites(t)
+	w.set(nurse, &hisp.Error{Op: "relay", Kind: hisp.UnknownRecipient})
+	to := nurse + ", doctor@clinic.example"
+	msg := letter(house, to)
+	must(t, hospital.submit(msg, house, nurse, "doctor@clinic.example"))
+	eventually(t, "the notice", func() bool { return len(hospital.inbox(house)) == 1 })
+	eventually(t, "the doctor has it", func() bool { return len(clinic.inbox("doctor@clinic.example")) == 1 })
+	if tr := track(t, hospital, msg, nurse); tr.Final != hisp.Failed || tr.Reason != "5.1.1" {
+		t.Errorf("track = %s", tr.Outcome())
+	}
+}
+
+// DN-09, DN-10, DN-11, DN-15: not before the deadline, once, and a restart in
+// between changes nothing; what arrives late is suppressed.
+func TestNode_timeoutSurvivesRestart(t *testing.T) {
+	hospital, clinic, w, c := twoSites(t)
+	w.set("hospital.example", &hisp.Error{Op: "relay", Kind: hisp.Temporary}) // the notices do not come back
+	msg := letter(house, nurse, askDispatched)
+	must(t, hospital.submit(msg, house, nurse))
+	eventually(t, "nurse has it", func() bool { return len(clinic.inbox(nurse)) == 1 })
+	quiet(t, hospital)
+	c.advance(59 * time.Minute)
+	must(t, hospital.node.ExpireTracks(t.Context()))
+	hospital.stop()
+	hospital.start()
+	if got := hospital.inbox(house); len(got) != 0 {
+		t.Fatalf("%d notices before the deadline", len(got))
+	}
+	c.advance(time.Minute + time.Second)
+	for range 3 {
+		must(t, hospital.node.ExpireTracks(t.Context()))
+	}
+	got := hospital.inbox(house)
+	if len(got) != 1 || !strings.Contains(got[0], "Status: 5.4.7") {
+		t.Fatalf("%d notices after the deadline, want one with 5.4.7: %q", len(got), got)
+	}
+	w.set("hospital.example", nil)
+	eventually(t, "the clinic's notices are out", func() bool {
+		clinic.retryNow()
+		items, err := clinic.store.ListItems(t.Context())
+		must(t, err)
+		return len(items) == 0
+	})
+	quiet(t, hospital)
+	if got := hospital.inbox(house); len(got) != 1 {
+		t.Errorf("%d notices, want the late ones suppressed", len(got))
+	}
+	if tr := track(t, hospital, msg, nurse); tr.Final != hisp.TimedOut {
+		t.Errorf("track = %s", tr.Outcome())
+	}
+}
+
+// A message whose sender was told it failed must not arrive afterwards.
+func TestNode_notSentAfterFailureNotice(t *testing.T) {
+	hospital, clinic, w, c := twoSites(t)
+	w.set("clinic.example", &hisp.Error{Op: "relay", Kind: hisp.Temporary})
+	msg := letter(house, nurse)
+	must(t, hospital.submit(msg, house, nurse))
+	eventually(t, "the relay is put off", func() bool {
+		items, _ := hospital.store.ListItems(t.Context())
+		return len(items) == 1 && items[0].Attempt == 1
+	})
+	c.advance(time.Hour + time.Second)
+	must(t, hospital.node.ExpireTracks(t.Context()))
+	w.set("clinic.example", nil)
+	eventually(t, "the queue is empty", func() bool {
+		hospital.retryNow()
+		items, _ := hospital.store.ListItems(t.Context())
+		return len(items) == 0
+	})
+	quiet(t, clinic)
+	if got := clinic.inbox(nurse); len(got) != 0 {
+		t.Error("the message arrived after its failure notice")
+	}
+	if got := hospital.inbox(house); len(got) != 1 {
+		t.Errorf("%d notices, want 1", len(got))
+	}
+}
+
+// SC-07: the same message again is neither delivered nor answered again.
+func TestNode_replay(t *testing.T) {
+	_, clinic, w, _ := twoSites(t)
+	sealed := pack(letter(house, nurse, askDispatched))
+	env := hisp.Envelope{Origin: hisp.Backbone, From: addr(house), To: []hisp.Address{addr(nurse)}}
+	for range 3 {
+		must(t, clinic.node.Receive(t.Context(), env, sealed))
+		quiet(t, clinic)
+	}
+	if got := clinic.inbox(nurse); len(got) != 1 {
+		t.Errorf("%d copies, want 1", len(got))
+	}
+	if w.count() != 2 {
+		t.Errorf("%d notices, want processed and dispatched once", w.count())
+	}
+}
+
+// MDN-03: radio silence.
+func TestNode_untrustedGetsSilence(t *testing.T) {
+	_, clinic, w, _ := twoSites(t)
+	for _, msg := range []hisp.Message{
+		pack(letter("x@untrusted.example", nurse, askDispatched)),
+		hisp.NewMessage([]byte("From: x@untrusted.example\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\r\n\r\n!!!\r\n")),
+	} {
+		env := hisp.Envelope{Origin: hisp.Backbone, From: addr("x@untrusted.example"), To: []hisp.Address{addr(nurse)}}
+		must(t, clinic.node.Receive(t.Context(), env, msg))
+	}
+	quiet(t, clinic)
+	if got := clinic.inbox(nurse); len(got) != 0 || w.count() != 0 {
+		t.Errorf("%d delivered, %d sent; want silence", len(got), w.count())
+	}
+}
+
+// BB-05: what is not enveloped is refused at the door.
+func TestReceive_unprotected(t *testing.T) {
+	_, clinic, _, _ := twoSites(t)
+	for name, msg := range map[string]string{
+		"plain":  "From: " + house + "\r\n\r\nhello\r\n",
+		"signed": "From: " + house + "\r\nContent-Type: multipart/signed; boundary=b; protocol=\"application/pkcs7-signature\"\r\n\r\n--b\r\n\r\nx\r\n--b\r\n\r\ny\r\n--b--\r\n",
+		"opaque": "From: " + house + "\r\nContent-Type: application/pkcs7-mime; smime-type=signed-data\r\n\r\nAAAA\r\n",
+		"twice":  "From: " + house + "\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\r\nContent-Type: text/plain\r\n\r\nAAAA\r\n",
+	} {
+		env := hisp.Envelope{Origin: hisp.Backbone, From: addr(house), To: []hisp.Address{addr(nurse)}}
+		if err := clinic.node.Receive(t.Context(), env, hisp.NewMessage([]byte(msg))); !errors.Is(err, hisp.Unprotected) || hisp.HintOf(err) == "" {
+			t.Errorf("%s: %v, want Unprotected with a hint", name, err)
+		}
+	}
+}
+
+// DN-06, official test MT 41: accepted but not deliverable is processed and
+// then failed, asked or not.
+func TestNode_mailboxFull(t *testing.T) {
+	hospital, clinic, _, _ := twoSites(t)
+	clinic.account(hisp.Account{Address: addr(nurse), Quota: 10})
+	msg := letter(house, nurse)
+	must(t, hospital.submit(msg, house, nurse))
+	eventually(t, "the failure notice", func() bool { return len(hospital.inbox(house)) == 1 })
+	quiet(t, hospital, clinic)
+	if tr := track(t, hospital, msg, nurse); tr.Final != hisp.Failed {
+		t.Errorf("track = %s, want failed", tr.Outcome())
+	}
+	if got := clinic.inbox(nurse); len(got) != 0 {
+		t.Error("delivered over quota")
+	}
+}
+
+// BB-06: who holds the keys gets the sealed message as it came, and no notice
+// is sent for them.
+func TestNode_passThrough(t *testing.T) {
+	_, clinic, w, _ := twoSites(t)
+	clinic.account(hisp.Account{Address: addr(nurse), PassThrough: true})
+	sealed := pack(letter(house, nurse))
+	env := hisp.Envelope{Origin: hisp.Backbone, From: addr(house), To: []hisp.Address{addr(nurse)}}
+	must(t, clinic.node.Receive(t.Context(), env, sealed))
+	quiet(t, clinic)
+	if got := clinic.inbox(nurse); len(got) != 1 || got[0] != string(sealed.Bytes()) || w.count() != 0 {
+		t.Errorf("%d delivered, %d sent; want the sealed bytes and silence", len(got), w.count())
+	}
+}
+
+// MDN-10, BB-16: a notice is never answered.
+func TestNode_noNoticeForNotice(t *testing.T) {
+	_, clinic, w, _ := twoSites(t)
+	report := letter(house, nurse, "MIME-Version: 1.0", `Content-Type: multipart/report; report-type=disposition-notification; boundary="b"`, "Disposition-Notification-To: "+house)
+	env := hisp.Envelope{Origin: hisp.Backbone, To: []hisp.Address{addr(nurse)}}
+	must(t, clinic.node.Receive(t.Context(), env, pack(report)))
+	quiet(t, clinic)
+	if w.count() != 0 {
+		t.Errorf("%d answers to a notice", w.count())
+	}
+}
+
+func TestSubmit_refusals(t *testing.T) {
+	hospital, _, _, _ := twoSites(t)
+	html := "MIME-Version: 1.0"
+	tests := []struct {
+		name string
+		from string
+		to   []string
+		msg  hisp.Message
+		kind hisp.Kind
+		hint string
+	}{
+		{"spoofed From", house, []string{nurse}, letter("cuddy@hospital.example", nurse), hisp.Denied, "From address"},
+		{"two From fields", house, []string{nurse}, letter(house, nurse, "From: "+house), hisp.Malformed, "occurs twice"},
+		{"two From addresses", house, []string{nurse}, letter(house+", x@y.example", nurse), hisp.Malformed, "exactly one From"},
+		{"From group", house, []string{nurse}, letter("g:"+house+";", nurse), hisp.Malformed, "exactly one From"},
+		{"spoofed Sender", house, []string{nurse}, letter(house, nurse, "Sender: boss@hospital.example"), hisp.Denied, "Sender"},
+		{"Bcc", house, []string{nurse}, letter(house, nurse, "Bcc: "+nurse), hisp.Denied, "Bcc"},
+		{"hidden recipient", house, []string{nurse, "x@clinic.example"}, letter(house, nurse), hisp.Denied, "recipient 2"},
+		{"no recipient", house, nil, letter(house, nurse), hisp.Malformed, "no recipient"},
+		{"unknown local recipient", house, []string{"nobody@hospital.example"}, letter(house, "nobody@hospital.example"), hisp.UnknownRecipient, ""},
+		{"no key", "keyless@hospital.example", []string{nurse}, letter("keyless@hospital.example", nurse), hisp.NoKey, "hisp key list"},
+		{"bare LF", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\n\r\na\nb\r\n")), hisp.Malformed, "bare LF in line 4"},
+		{"bare CR", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\n\r\na\rb\r\n")), hisp.Malformed, "bare CR"},
+		{"CR at the end", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\n\r\na\r")), hisp.Malformed, "bare CR"},
+		{"NUL", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\n\r\na\x00b\r\n")), hisp.Malformed, "NUL"},
+		{"too large", house, []string{nurse}, letter(house, nurse, "X: "+strings.Repeat("x", 2<<20)), hisp.TooLarge, "limit is 1048576"},
+		{"unclosed multipart", house, []string{nurse}, letter(house, nurse, html, "Content-Type: multipart/mixed; boundary=b", "", "--b", "", "x"), hisp.Malformed, "boundary"},
+		{"bad date", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\nDate: tomorrow\r\n\r\na\r\n")), hisp.Malformed, "Date"},
+	}
+	hospital.stop()
+	hospital.edit = func(c *hisp.Config) { c.MaxMessage = 1 << 20 }
+	hospital.start()
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			err := hospital.submit(tt.msg, tt.from, tt.to...)
+			if !errors.Is(err, tt.kind) || !strings.Contains(hisp.HintOf(err), tt.hint) {
+				t.Errorf("Submit = %v, want %v with %q", err, tt.kind, tt.hint)
+			}
+			if err != nil && (strings.Contains(err.Error(), "nobody") || strings.Contains(err.Error(), "house@")) {
+				t.Errorf("the error names a local part: %v", err)
+			}
+		})
+	}
+	items, err := hospital.store.ListItems(t.Context())
+	must(t, err)
+	if len(items) != 0 {
+		t.Errorf("%d refused messages are queued", len(items))
+	}
+}
+
+// DN-18: a message without Message-ID and Date gets them; one with keeps them.
+func TestSubmit_completesHeader(t *testing.T) {
+	hospital, clinic, _, _ := twoSites(t)
+	must(t, hospital.submit(hisp.NewMessage([]byte("From: "+house+"\r\nTo: "+nurse+"\r\n\r\nhi\r\n")), house, nurse))
+	eventually(t, "nurse has it", func() bool { return len(clinic.inbox(nurse)) == 1 })
+	got := clinic.inbox(nurse)[0]
+	if !strings.HasPrefix(got, "Message-ID: <") || !strings.Contains(got, "\r\nDate: ") || !strings.HasSuffix(got, "\r\n\r\nhi\r\n") {
+		t.Errorf("delivered %q", got)
+	}
+}
