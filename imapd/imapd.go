@@ -97,12 +97,16 @@ func (l Limits) withDefaults() Limits {
 // Server is the IMAP edge. One Server may serve several listeners; their
 // connections share its limits.
 type Server struct {
-	auth   hisp.Authenticator
-	store  Mailboxes
-	tls    *tls.Config
-	limits Limits
-	log    *slog.Logger
-	clock  hisp.Clock
+	auth    hisp.Authenticator
+	store   Mailboxes
+	tls     *tls.Config
+	limits  Limits
+	log     *slog.Logger
+	clock   hisp.Clock
+	conns   *connTable
+	views   *viewTable
+	cache   *cache
+	appends *budget
 }
 
 // New checks c and makes a Server. The error is Internal and tells what is
@@ -119,7 +123,31 @@ func New(c Config) (*Server, error) {
 	case c.TLS == nil:
 		return missing("TLS certificate")
 	}
-	return &Server{auth: c.Auth, store: c.Store, tls: c.TLS, limits: c.Limits.withDefaults(), log: c.Log, clock: c.Clock}, nil
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	l := c.Limits.withDefaults()
+	return &Server{
+		auth: c.Auth, store: c.Store, tls: tlsConfig(c.TLS), limits: l, log: c.Log, clock: c.Clock,
+		conns:   newConnTable(l),
+		views:   newViewTable(c.Store, c.Clock),
+		cache:   newCache(l.CacheMemory),
+		appends: newBudget(l.AppendMemory),
+	}, nil
+}
+
+// tlsConfig makes c no weaker than TLS 1.2 and names the protocol, so that a
+// browser cannot be led here (RFC 7301; ALPACA).
+func tlsConfig(c *tls.Config) *tls.Config {
+	c = c.Clone()
+	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
+	if len(c.NextProtos) == 0 {
+		c.NextProtos = []string{"imap"} // RFC 7301 registry
+	}
+	return c
 }
 
 // Serve accepts clear-text connections with STARTTLS (port 143) on ln until
@@ -127,16 +155,10 @@ func New(c Config) (*Server, error) {
 // Limits.ShutdownPeriod and returns. It closes ln. The error is nil after ctx
 // ended, else why ln cannot accept.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	return s.serve(ctx, ln, false)
+	return s.serve(ctx, ln, s.upgrade)
 }
 
 // ServeTLS is Serve for connections that start with TLS (port 993).
 func (s *Server) ServeTLS(ctx context.Context, ln net.Listener) error {
-	return s.serve(ctx, ln, true)
-}
-
-func (s *Server) serve(ctx context.Context, ln net.Listener, implicitTLS bool) error {
-	defer ln.Close()
-	<-ctx.Done()
-	return nil
+	return s.serve(ctx, ln, s.handshake)
 }

@@ -32,7 +32,7 @@ var ours = map[string][]string{
 	"dnscert":        {"hisp"},
 	"smtpd":          {"hisp"},
 	"smtpd/relay":    {"hisp"},
-	"imapd":          {"hisp", "store"},
+	"imapd":          {"hisp", "hisp/mimetree", "store"},
 	"store/bolt":     {"hisp", "store"},
 	// L4 wiring: everything.
 	"cmd/hisp": {"*"},
