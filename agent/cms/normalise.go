@@ -7,7 +7,7 @@ import "slices"
 const (
 	maxOctets   = 128 << 20 // of one message; ours are at most 50 MB with base64 removed
 	maxDepth    = 64        // of nesting; real messages stay below 20
-	maxElements = 1 << 20   // BER elements; 26 MB in 1,000 octet chunks are 27,000
+	maxElements = 1 << 18   // BER elements; 26 MB in 1,000 octet chunks are 27,000
 )
 
 // Identifier octets, X.690 §8.1.2.

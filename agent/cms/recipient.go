@@ -115,6 +115,7 @@ func (t *try) usable(keyLen int) bool {
 	}
 	switch t.alg.id {
 	case oidRSA:
+		//lint:ignore SA1019 row SM-13: peers send it; session key mode and unwrap hide failures
 		t.opts = &rsa.PKCS1v15DecryptOptions{SessionKeyLen: keyLen}
 		return t.alg.noParams()
 	case oidOAEP:
