@@ -3,6 +3,8 @@ package dnscert
 import (
 	"bytes"
 	"context"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,6 +51,7 @@ func issue(name string, usage testca.Spec) *testca.Issued {
 }
 
 func hospital() Zone {
+	padding := []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 2}, Value: make([]byte, 700)}}
 	local := func(l string) hisp.Address { return hisp.Address{Local: l, Domain: "hospital.example"} }
 	return Zone{
 		Name: "hospital.example", NS: []string{"ns1.hospital.example", "ns2.other.example"}, Contact: "dns.admin@hospital.example", TTL: 10 * time.Minute,
@@ -63,8 +66,8 @@ func hospital() Zone {
 			{Owner: hisp.Address{Domain: "hospital.example"}, Cert: issue("domain", testca.Spec{}).Cert},
 			{Owner: local("amy"), Cert: issue("amy", testca.Spec{}).Cert},
 			{Owner: local("a.b"), Cert: issue("dots", testca.Spec{}).Cert},
-			{Owner: local("Big"), Cert: issue("big1", testca.Spec{KeyKind: testca.RSA3072}).Cert},
-			{Owner: local("big"), Cert: issue("big2", testca.Spec{KeyKind: testca.RSA3072}).Cert},
+			{Owner: local("Big"), Cert: issue("big1", testca.Spec{Extra: padding}).Cert},
+			{Owner: local("big"), Cert: issue("big2", testca.Spec{Extra: padding}).Cert},
 			{Owner: local("signer"), Cert: issue("signer", testca.Spec{Usage: 1}).Cert}, // digitalSignature only
 			{Owner: local("free"), Cert: issue("free", testca.Spec{Usage: testca.NoUsage}).Cert},
 			{Owner: local("*"), Cert: issue("wild", testca.Spec{}).Cert},
