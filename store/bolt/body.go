@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,7 +114,7 @@ func (bs *bodyStore) settle(b *body, committed bool) {
 func (bs *bodyStore) writeFile(r bodyRef, raw []byte) error {
 	path := bodyPath(bs.dir, r.id)
 	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
+	f, err := bs.createFile(tmp)
 	if err != nil {
 		return err
 	}
@@ -311,6 +312,14 @@ func (bs *bodyStore) signal() {
 	}
 }
 
+// expected tells whether a file without reference is on its way in or out.
+func (bs *bodyStore) expected(id uint64) bool {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	_, in := bs.inflight[id]
+	return in || slices.ContainsFunc(bs.doomed, func(r bodyRef) bool { return r.id == id })
+}
+
 // pin keeps removed files on disk until unpin.
 func (bs *bodyStore) pin() {
 	bs.mu.Lock()
@@ -345,9 +354,6 @@ func (bs *bodyStore) reap() {
 // those of steps that a crash cut short.
 func (bs *bodyStore) load(tx *bbolt.Tx) error {
 	bs.next.Store(tx.Bucket(bs.s.b.bodies.name).Sequence())
-	if err := bs.makeDirs(); err != nil {
-		return err
-	}
 	found, err := listBodies(bs.dir)
 	if err != nil || len(found) == 0 {
 		return err
@@ -373,16 +379,21 @@ func (bs *bodyStore) load(tx *bbolt.Tx) error {
 	return nil
 }
 
-func (bs *bodyStore) makeDirs() error {
-	if _, err := os.Stat(filepath.Join(bs.dir, "ff")); err == nil {
-		return nil
+// createFile makes a file and, the first time, its folder.
+func (bs *bodyStore) createFile(path string) (*os.File, error) {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	f, err := os.OpenFile(path, flags, fileMode)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
 	}
-	for i := range 256 {
-		if err := os.MkdirAll(filepath.Join(bs.dir, hex.EncodeToString([]byte{byte(i)})), dirMode); err != nil {
-			return err
-		}
+	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
+		return nil, err
 	}
-	return errors.Join(syncDir(bs.dir), syncDir(filepath.Dir(bs.dir)))
+	if err := errors.Join(syncDir(bs.dir), syncDir(filepath.Dir(bs.dir))); err != nil {
+		bs.s.die(err)
+		return nil, err
+	}
+	return os.OpenFile(path, flags, fileMode)
 }
 
 type foundBody struct {

@@ -78,7 +78,10 @@ type Store struct {
 	closed sync.Once
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store       = (*Store)(nil)
+	_ store.Maintenance = (*Store)(nil)
+)
 
 // Open opens the store in o.Dir and creates it when the folder holds none.
 // Errors: Conflict when another process has it open; Denied when the master

@@ -30,6 +30,9 @@ type op struct {
 	// run again and start afresh each time.
 	check func(tx *bbolt.Tx) error
 	write func(tx *bbolt.Tx, b *batch) error
+	// alone runs outside any transaction, while nothing writes; an op with
+	// it has nothing else.
+	alone func() error
 	// done runs after the commit, in the committer: the effects in memory.
 	done func()
 
@@ -120,7 +123,10 @@ func (c *committer) take() ([]*op, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n, octets := 0, 0
-	for n < len(c.waiting) && n < maxBatchOps && (n == 0 || octets+c.waiting[n].octets <= maxBatchOctets) {
+	if len(c.waiting) > 0 && c.waiting[0].alone != nil {
+		n = 1
+	}
+	for n < len(c.waiting) && c.waiting[0].alone == nil && c.waiting[n].alone == nil && n < maxBatchOps && (n == 0 || octets+c.waiting[n].octets <= maxBatchOctets) {
 		octets += c.waiting[n].octets
 		n++
 	}
@@ -134,6 +140,10 @@ func (c *committer) take() ([]*op, bool) {
 func (c *committer) apply(ops []*op) {
 	ops = c.admit(ops)
 	if len(ops) == 0 {
+		return
+	}
+	if alone := ops[0].alone; alone != nil {
+		ops[0].result <- alone()
 		return
 	}
 	err := c.try(ops)

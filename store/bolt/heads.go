@@ -39,7 +39,7 @@ func (s *Store) openHeads() error {
 	if err != nil {
 		return wrapErr("bolt.Open", err)
 	}
-	err = s.db.View(func(tx *bbolt.Tx) error { return s.checkHeads(tx, noted) })
+	err = s.db.View(func(tx *bbolt.Tx) error { return errors.Join(s.checkHeads(tx, noted)...) })
 	if err != nil {
 		s.log.Error("the audit trail does not fit the noted heads", "op", "bolt.Open", "err", err)
 	}
@@ -51,7 +51,7 @@ func (s *Store) openHeads() error {
 	return nil
 }
 
-func (s *Store) checkHeads(tx *bbolt.Tx, noted []store.AuditHead) error {
+func (s *Store) checkHeads(tx *bbolt.Tx, noted []store.AuditHead) []error {
 	var errs []error
 	for _, h := range noted {
 		v := tx.Bucket(s.b.audit.name).Get(seqKey(h.Seq))
@@ -62,7 +62,7 @@ func (s *Store) checkHeads(tx *bbolt.Tx, noted []store.AuditHead) error {
 			errs = append(errs, fail("bolt", hisp.Tampered, fmt.Sprintf("audit entry %d is not the one that was noted", h.Seq)))
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // noteHead runs in the committer after a commit that added entries.
