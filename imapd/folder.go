@@ -137,7 +137,9 @@ func (s *session) Delete(mailbox string) error {
 	if hasChildren(folders, name) {
 		return no(imap.ResponseCodeHasChildren, "delete the folders below it first")
 	}
-	return s.refuse("imapd.Delete", s.srv.store.DeleteFolder(s.ctx, s.acct.Address, name))
+	err = s.srv.store.DeleteFolder(s.ctx, s.acct.Address, name)
+	s.srv.views.touch(s.acct.Address, name)
+	return s.refuse("imapd.Delete", err)
 }
 
 // Rename implements RENAME. The folders below move along; INBOX stays and
@@ -166,7 +168,13 @@ func (s *session) Rename(mailbox, newMailbox string, _ *imap.RenameOptions) erro
 			return s.refuse("imapd.Rename", err)
 		}
 	}
-	return s.refuse("imapd.Rename", s.srv.store.RenameFolder(s.ctx, s.acct.Address, from, to))
+	err = s.srv.store.RenameFolder(s.ctx, s.acct.Address, from, to)
+	for _, f := range folders {
+		if f.Name == from || strings.HasPrefix(f.Name, from+delim) {
+			s.srv.views.touch(s.acct.Address, f.Name)
+		}
+	}
+	return s.refuse("imapd.Rename", err)
 }
 
 // Subscribe implements SUBSCRIBE.

@@ -59,7 +59,7 @@ func (s *session) Append(mailbox string, r imap.LiteralReader, options *imap.App
 	if err != nil {
 		return nil, s.refuseTarget("imapd.Append", err)
 	}
-	s.touched(name)
+	s.srv.views.touch(s.acct.Address, name)
 	return &imap.AppendData{UID: imap.UID(info.UID), UIDValidity: f.UIDValidity}, nil
 }
 
@@ -106,15 +106,6 @@ func (s *session) keywords() []imap.Flag {
 	}
 	flags, _ := folderFlags(s.sel.known)
 	return flags
-}
-
-// touched makes this session see its own change of a folder at once.
-func (s *session) touched(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.sel != nil && s.sel.view.key.folder == name {
-		s.sel.view.invalidate()
-	}
 }
 
 // selected returns the selection; write tells that messages shall change.
@@ -313,9 +304,10 @@ func (s *session) copy(set imap.NumSet, dest string, mode store.CopyMode) (*imap
 	if err != nil {
 		return nil, s.refuseTarget("imapd.copy", err)
 	}
-	if mode == store.Move || from == to {
+	if mode == store.Move {
 		sel.view.invalidate()
 	}
+	s.srv.views.touch(s.acct.Address, to)
 	if len(pairs) == 0 {
 		return nil, expungeIssued(true)
 	}

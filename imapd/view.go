@@ -109,6 +109,17 @@ func (t *viewTable) acquire(account hisp.Address, folder string) *view {
 	return v
 }
 
+// touch makes all sessions see a change that one of them made, without waiting
+// for Watch.
+func (t *viewTable) touch(account hisp.Address, folder string) {
+	t.mu.Lock()
+	v := t.views[viewKey{account.Key(), folder}]
+	t.mu.Unlock()
+	if v != nil {
+		v.invalidate()
+	}
+}
+
 // release gives a view back.
 func (t *viewTable) release(v *view) {
 	t.mu.Lock()
