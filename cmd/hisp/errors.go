@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/hispnode/hisp/hisp"
 )
@@ -24,4 +25,28 @@ func hintOf(err error) string {
 		return h.hint
 	}
 	return hisp.HintOf(err)
+}
+
+// kindTexts say a kind in a sentence's words where its name alone would not do.
+var kindTexts = map[hisp.Kind]string{
+	hisp.NotFound: "not found", hisp.Conflict: "in use or there already", hisp.Denied: "not allowed", hisp.Full: "no room",
+	hisp.NoCertificate: "no usable certificate", hisp.NoKey: "no usable signing key",
+}
+
+// errorText is the text of err without its hint, which stands on its own line,
+// and without the names of functions.
+func errorText(err error) string {
+	var e *hisp.Error
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	text, ok := kindTexts[e.Kind]
+	if !ok {
+		text = e.Kind.Error()
+	}
+	if e.Err != nil {
+		text += ": " + errorText(e.Err)
+	}
+	// What stands before and behind the node's own error is ours.
+	return strings.Replace(err.Error(), e.Error(), text, 1)
 }

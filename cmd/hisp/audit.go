@@ -1,0 +1,272 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hispnode/hisp/hisp"
+	"github.com/hispnode/hisp/store"
+)
+
+// auditRow is an entry for people and programs. Entry is its canonical form, from
+// which alone the export can be verified; the private part in it is sealed.
+type auditRow struct {
+	Seq     uint64        `json:"seq"`
+	Time    time.Time     `json:"time"`
+	Event   string        `json:"event"`
+	Outcome string        `json:"outcome"`
+	Message hisp.ID       `json:"message,omitempty"`
+	Domain  hisp.Domain   `json:"domain,omitempty"`
+	Kind    string        `json:"kind,omitempty"`
+	Detail  string        `json:"detail,omitempty"`
+	Private *auditPrivate `json:"private,omitempty"`
+	Hash    string        `json:"hash"`
+	Entry   string        `json:"entry,omitempty"`
+}
+
+// auditPrivate names people: shown to the operator who asks, never exported.
+type auditPrivate struct {
+	From      string   `json:"from,omitempty"`
+	To        []string `json:"to,omitempty"`
+	Account   string   `json:"account,omitempty"`
+	MessageID string   `json:"message_id,omitempty"`
+	Auth      string   `json:"auth,omitempty"`
+	Peer      string   `json:"peer,omitempty"`
+}
+
+func auditRowOf(e store.AuditEntry) auditRow {
+	r := e.Record
+	return auditRow{
+		Seq: e.Seq, Time: r.Time, Event: string(r.Event), Outcome: string(r.Outcome), Message: r.Message,
+		Domain: r.Domain, Kind: r.Kind, Detail: r.Detail, Hash: hex.EncodeToString(e.Hash[:]),
+	}
+}
+
+func privateOf(p hisp.AuditPrivate) *auditPrivate {
+	row := auditPrivate{From: p.From.AddrSpec(), Account: p.Account.AddrSpec(), MessageID: p.MessageID, Auth: string(p.Auth)}
+	for _, rcpt := range p.To {
+		row.To = append(row.To, rcpt.AddrSpec())
+	}
+	if p.Peer.IsValid() {
+		row.Peer = p.Peer.String()
+	}
+	return &row
+}
+
+func auditList(f *flag.FlagSet) func(c *call) error {
+	asJSON := f.Bool("json", false, "print JSON")
+	last := f.Uint64("last", 50, "`how many` of the newest entries to look at; 0 means all")
+	from := f.Uint64("from", 0, "begin with this sequence `number`")
+	event := f.String("event", "", "only this `event`: accept, seal, send, receive, open, reject, deliver, notify, login, admin, expire")
+	domain := f.String("domain", "", "only this other `domain`")
+	private := f.Bool("private", false, "show names of people and Message-IDs too; that is audited")
+	return func(c *call) error {
+		if err := c.argN(); err != nil {
+			return err
+		}
+		head, err := c.store.AuditHead(c.ctx)
+		if err != nil {
+			return err
+		}
+		if *private {
+			if err := c.admin("audit list -private", "", hisp.Address{}, func() error { return nil }); err != nil {
+				return err
+			}
+		}
+		begin := max(*from, 1)
+		if *from == 0 && *last > 0 && head.Seq > *last {
+			begin = head.Seq - *last + 1
+		}
+		rows := []auditRow{}
+		err = c.store.ReadAudit(c.ctx, begin, func(e store.AuditEntry) bool {
+			if (*event == "" || *event == string(e.Record.Event)) && (*domain == "" || *domain == string(e.Record.Domain)) {
+				row := auditRowOf(e)
+				if *private {
+					row.Private = privateOf(e.Record.Private)
+				}
+				rows = append(rows, row)
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return c.json(rows)
+		}
+		return c.auditTable(rows)
+	}
+}
+
+func (c *call) auditTable(rows []auditRow) error {
+	heading := []string{"seq", "time", "event", "outcome", "message", "domain", "what"}
+	var lines [][]string
+	for _, r := range rows {
+		what := strings.TrimSuffix(strings.TrimPrefix(r.Kind+", "+r.Detail, ", "), ", ")
+		if p := r.Private; p != nil {
+			what += fmt.Sprintf(" [%s %s > %s %s]", p.Account, p.From, strings.Join(p.To, " "), p.MessageID)
+		}
+		lines = append(lines, []string{strconv.FormatUint(r.Seq, 10), moment(r.Time), r.Event, r.Outcome, string(r.Message), string(r.Domain), what})
+	}
+	return c.table(heading, lines)
+}
+
+func auditExport(f *flag.FlagSet) func(c *call) error {
+	from := f.Uint64("from", 1, "begin with this sequence `number`; an export that is to be verified begins with 1")
+	return func(c *call) error {
+		if err := c.argN(); err != nil {
+			return err
+		}
+		out := bufio.NewWriter(c.stdout)
+		lines := json.NewEncoder(out)
+		var failed error
+		err := c.store.ReadAudit(c.ctx, max(*from, 1), func(e store.AuditEntry) bool {
+			row := auditRowOf(e)
+			row.Entry = base64.StdEncoding.EncodeToString(e.Canonical())
+			failed = lines.Encode(row)
+			return failed == nil
+		})
+		return errors.Join(err, failed, out.Flush())
+	}
+}
+
+// maxExportLine bounds one line of an export that is read back.
+const maxExportLine = 1 << 20
+
+func auditVerify(f *flag.FlagSet) func(c *call) error {
+	noted := f.String("head", "", "`SEQ:HASH` noted elsewhere, such as in the log: the trail must reach it")
+	file := f.String("file", "", "verify this export instead of the store; - is standard input")
+	return func(c *call) error {
+		if err := c.argN(); err != nil {
+			return err
+		}
+		want, err := parseHead(*noted)
+		if err != nil {
+			return err
+		}
+		v := chainVerifier{want: want}
+		if *file == "" {
+			err = c.store.ReadAudit(c.ctx, 1, func(e store.AuditEntry) bool {
+				v.next(e)
+				return true
+			})
+			if err == nil {
+				var end store.AuditHead
+				end, err = c.store.AuditHead(c.ctx)
+				v.end(end)
+			}
+		} else {
+			err = c.verifyExport(&v, *file)
+		}
+		if err != nil {
+			return err
+		}
+		if want.Seq > 0 {
+			v.end(want)
+		}
+		return v.report(c)
+	}
+}
+
+// chainVerifier collects what is wrong with a trail.
+type chainVerifier struct {
+	chain    store.Chain
+	want     store.AuditHead
+	findings []string
+}
+
+func (v *chainVerifier) note(err error) {
+	if err == nil {
+		return
+	}
+	text := hisp.HintOf(err)
+	if text == "" {
+		text = errorText(err)
+	}
+	v.findings = append(v.findings, text)
+}
+
+func (v *chainVerifier) next(e store.AuditEntry) {
+	v.note(v.chain.Next(e))
+	if e.Seq == v.want.Seq && e.Hash != v.want.Hash {
+		v.findings = append(v.findings, fmt.Sprintf("audit entry %d is not the one that was noted", e.Seq))
+	}
+}
+
+func (v *chainVerifier) end(noted store.AuditHead) { v.note(v.chain.End(noted)) }
+
+func (v *chainVerifier) report(c *call) error {
+	head := v.chain.Head()
+	c.printf("%d entries, head %d:%x\n", head.Seq, head.Seq, head.Hash)
+	for _, text := range v.findings {
+		c.printf("%s\n", text)
+	}
+	if len(v.findings) > 0 {
+		return hint(fmt.Errorf("the audit trail is not whole: %d findings", len(v.findings)), "keep the data folder as it is and look who had access; a backup shows what was there before")
+	}
+	return nil
+}
+
+// verifyExport reads the lines of an export and compares their plain fields
+// with the canonical form, which is what the hashes cover.
+func (c *call) verifyExport(v *chainVerifier, name string) error {
+	var in io.Reader = c.front
+	if name != "-" {
+		data, err := c.front.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		in = bytes.NewReader(data)
+	}
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, maxExportLine)
+	for n := 1; lines.Scan(); n++ {
+		var row auditRow
+		if err := json.Unmarshal(lines.Bytes(), &row); err != nil {
+			return fmt.Errorf("%s:%d: not a line of an export", name, n)
+		}
+		raw, err := base64.StdEncoding.DecodeString(row.Entry)
+		if err != nil {
+			return fmt.Errorf("%s:%d: not a line of an export", name, n)
+		}
+		e, err := store.ParseCanonical(raw)
+		if err != nil {
+			v.note(fmt.Errorf("line %d: the entry was changed", n))
+			continue
+		}
+		plain := auditRowOf(e)
+		plain.Entry = row.Entry
+		if plain != row {
+			v.findings = append(v.findings, fmt.Sprintf("line %d: the fields or the hash differ from the entry", n))
+		}
+		v.next(e)
+	}
+	return lines.Err()
+}
+
+// parseHead reads "SEQ:HASH"; "" is no head.
+func parseHead(text string) (store.AuditHead, error) {
+	var head store.AuditHead
+	if text == "" {
+		return head, nil
+	}
+	seq, hash, _ := strings.Cut(text, ":")
+	n, err := strconv.ParseUint(seq, 10, 64)
+	raw, hexErr := hex.DecodeString(hash)
+	if err != nil || hexErr != nil || len(raw) != len(head.Hash) {
+		return head, usagef("-head is SEQ:HASH as the log and hisp audit verify print it")
+	}
+	head.Seq = n
+	copy(head.Hash[:], raw)
+	return head, nil
+}

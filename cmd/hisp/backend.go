@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/hispnode/hisp/agent"
+	"github.com/hispnode/hisp/agent/cms"
+	"github.com/hispnode/hisp/agent/keystore"
+	"github.com/hispnode/hisp/agent/trust"
+	"github.com/hispnode/hisp/dnscert"
+	"github.com/hispnode/hisp/hisp"
+	"github.com/hispnode/hisp/store"
+	"github.com/hispnode/hisp/store/bolt"
+)
+
+// backend is what commands work on: the open store and the parts that need no
+// network listener. The serving process has one for its whole life, a command
+// without a serving process makes its own.
+type backend struct {
+	store    *bolt.Store
+	keys     *keystore.Keys
+	resolver *dnscert.Resolver
+	verifier *trust.Verifier
+	agent    *agent.Agent
+	node     *hisp.Node // nil unless serving
+	clock    hisp.Clock
+
+	adminLock sync.Mutex // see call.admin
+}
+
+// openBackend opens the store of c and builds the parts on it.
+func openBackend(c config, log *slog.Logger, clock hisp.Clock) (*backend, error) {
+	key, err := readMasterKey(c.resolve(c.MasterKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	st, err := bolt.Open(bolt.Options{Dir: c.resolve(c.Data), MasterKey: key, Log: log, Clock: clock})
+	if err != nil {
+		return nil, storeError(c, err)
+	}
+	b, err := newBackend(c, st, log, clock)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return b, nil
+}
+
+func newBackend(c config, st *bolt.Store, log *slog.Logger, clock hisp.Clock) (*backend, error) {
+	b := &backend{store: st, clock: clock, verifier: trust.New(trust.Config{})}
+	b.keys = keystore.New(keystore.Config{Store: st, Hosted: st.Hosted, Clock: clock})
+	var err error
+	resolving := dnscert.ResolverConfig{Clock: clock, Log: log}
+	for _, s := range c.DNS.Servers {
+		addr, err := parseServer(s)
+		if err != nil {
+			return nil, err
+		}
+		resolving.Servers = append(resolving.Servers, addr)
+	}
+	if b.resolver, err = dnscert.NewResolver(resolving); err != nil {
+		return nil, err
+	}
+	b.agent, err = agent.New(b.agentConfig(c, clock))
+	return b, err
+}
+
+// agentConfig is the agent of the configuration at the given clock.
+func (b *backend) agentConfig(c config, clock hisp.Clock) agent.Config {
+	return agent.Config{
+		Resolver: b.resolver, Trust: b.store, Keys: b.keys, Clock: clock, Verifier: b.verifier,
+		Peer: c.peerOptions, Unwrapped: c.unwrapped(),
+	}
+}
+
+// Close closes the store.
+func (b *backend) Close() error { return b.store.Close() }
+
+// peerOptions says how to encrypt to a domain: the peer's own settings before
+// those of [agent].
+func (c config) peerOptions(d hisp.Domain) agent.PeerOptions {
+	o := agent.PeerOptions{KeyTransport: cms.KeyTransport(c.Agent.KeyTransport), Cipher: cms.Cipher(c.Agent.Cipher)}
+	p := c.Peer[string(d)]
+	if p.KeyTransport != "" {
+		o.KeyTransport = cms.KeyTransport(p.KeyTransport)
+	}
+	if p.Cipher != "" {
+		o.Cipher = cms.Cipher(p.Cipher)
+	}
+	return o
+}
+
+func (c config) unwrapped() agent.Unwrapped {
+	if c.Agent.RefuseUnwrapped {
+		return agent.RefuseUnwrapped
+	}
+	return agent.AcceptUnwrapped
+}
+
+// readMasterKey reads the key file, which must be for its owner only.
+func readMasterKey(path string) (store.MasterKey, error) {
+	var key store.MasterKey
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return key, hint(fmt.Errorf("%s: no master key there", path), "hisp init makes one; if the data folder is not empty, its own key must be found or the data is lost")
+	}
+	if err != nil {
+		return key, fileError(err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return key, hint(fmt.Errorf("%s: others may read the master key", path), "chmod 600 "+path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return key, fileError(err)
+	}
+	if key, err = store.ParseMasterKey(text); err != nil {
+		return key, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, nil
+}
+
+// storeError says in the operator's words why the store does not open.
+func storeError(c config, err error) error {
+	data := c.resolve(c.Data)
+	switch hisp.KindOf(err) {
+	case hisp.Conflict:
+		return hint(fmt.Errorf("%s: another process has the store open", data), "another hisp command or a node that is just starting or stopping; try again, or look with: fuser "+data+"/*")
+	case hisp.Denied:
+		return hint(fmt.Errorf("%s: not the master key of this store", c.resolve(c.MasterKeyFile)), "set master_key_file to the key made together with "+data)
+	case hisp.Refused:
+		return hint(fmt.Errorf("%s: written by a newer hisp than %s", data, version()), "install the newer version again, or restore a backup made before the upgrade; nothing was changed")
+	}
+	if strings.Contains(err.Error(), "permission denied") {
+		return hint(fmt.Errorf("%s: %w", data, err), "run the command as the user the node runs as")
+	}
+	return fmt.Errorf("%s: %w", data, err)
+}
+
+// quietLog is the log of a command without a serving process: only what a
+// person must act on.
+func quietLog() *slog.Logger {
+	return slog.New(hisp.NewLogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+}

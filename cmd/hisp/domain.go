@@ -1,0 +1,125 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/hispnode/hisp/hisp"
+	"github.com/hispnode/hisp/store"
+)
+
+func domainAdd(*flag.FlagSet) func(c *call) error {
+	return func(c *call) error {
+		d, err := c.oneDomain()
+		if err != nil {
+			return err
+		}
+		err = c.admin("domain add", d, hisp.Address{}, func() error {
+			return c.store.AddDomain(c.ctx, store.Domain{Name: d, Created: c.clock().UTC()})
+		})
+		if hisp.KindOf(err) == hisp.Conflict && err != nil {
+			return fmt.Errorf("%s is there already", d)
+		}
+		if err != nil {
+			return err
+		}
+		c.notef("next: hisp account add NAME@%s, hisp key trial %s or hisp key csr %s, hisp anchor add %s FILE, hisp dns records %s\n", d, d, d, d, d)
+		return nil
+	}
+}
+
+func domainRemove(*flag.FlagSet) func(c *call) error {
+	return func(c *call) error {
+		d, err := c.oneDomain()
+		if err != nil {
+			return err
+		}
+		err = c.admin("domain remove", d, hisp.Address{}, func() error { return c.store.RemoveDomain(c.ctx, d) })
+		switch {
+		case err == nil:
+			return nil
+		case hisp.KindOf(err) == hisp.Conflict:
+			return hint(fmt.Errorf("%s still has accounts", d), "remove them first: hisp account list "+string(d))
+		case hisp.KindOf(err) == hisp.NotFound:
+			return noDomain(d)
+		}
+		return err
+	}
+}
+
+func domainList(f *flag.FlagSet) func(c *call) error {
+	asJSON := f.Bool("json", false, "print JSON")
+	return func(c *call) error {
+		if err := c.argN(); err != nil {
+			return err
+		}
+		domains, err := c.store.ListDomains(c.ctx)
+		if err != nil {
+			return err
+		}
+		type row struct {
+			Domain   hisp.Domain `json:"domain"`
+			Accounts int         `json:"accounts"`
+			Keys     int         `json:"keys"`
+			Anchors  int         `json:"anchors"`
+			Created  time.Time   `json:"created"`
+		}
+		rows := make([]row, 0, len(domains))
+		for _, d := range domains {
+			r := row{Domain: d.Name, Created: d.Created}
+			if r.Accounts, r.Keys, r.Anchors, err = c.countOf(d.Name); err != nil {
+				return err
+			}
+			rows = append(rows, r)
+		}
+		if *asJSON {
+			return c.json(rows)
+		}
+		var lines [][]string
+		for _, r := range rows {
+			lines = append(lines, []string{string(r.Domain), strconv.Itoa(r.Accounts), strconv.Itoa(r.Keys), strconv.Itoa(r.Anchors), day(r.Created)})
+		}
+		return c.table([]string{"domain", "accounts", "keys", "anchors", "created"}, lines)
+	}
+}
+
+func (c *call) countOf(d hisp.Domain) (accounts, keys, anchors int, err error) {
+	as, err := c.store.ListAccounts(c.ctx, d)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	ks, err := c.keysOf(d)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	ts, err := c.store.ListAnchors(c.ctx, d)
+	return len(as), len(ks), len(ts), err
+}
+
+// oneDomain reads the only argument as a domain.
+func (c *call) oneDomain() (hisp.Domain, error) {
+	if err := c.argN("DOMAIN"); err != nil {
+		return "", err
+	}
+	return c.domain(0)
+}
+
+// hosted is an error when d is not one of ours.
+func (c *call) hosted(d hisp.Domain) error {
+	ok, err := c.store.Hosted(c.ctx, d)
+	if err == nil && !ok {
+		return noDomain(d)
+	}
+	return err
+}
+
+func noDomain(d hisp.Domain) error {
+	return hint(fmt.Errorf("no domain %s", d), "hisp domain list shows ours, hisp domain add makes one")
+}
+
+// day and moment write times for people.
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+func moment(t time.Time) string { return t.UTC().Format(time.RFC3339) }

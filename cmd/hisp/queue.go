@@ -1,0 +1,192 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/hispnode/hisp/hisp"
+)
+
+// itemRow is a queued item for people and programs.
+type itemRow struct {
+	ID       hisp.ID     `json:"id"`
+	Message  hisp.ID     `json:"message"`
+	Work     string      `json:"work"`
+	Domain   hisp.Domain `json:"domain,omitempty"`
+	From     string      `json:"from"`
+	To       []string    `json:"to"`
+	Attempts int         `json:"attempts"`
+	Created  time.Time   `json:"created"`
+	Due      time.Time   `json:"due"`
+	Last     string      `json:"last_error,omitempty"`
+}
+
+func rowOf(it hisp.Item) itemRow {
+	r := itemRow{
+		ID: it.ID, Message: it.Envelope.ID, Work: it.Work.String(), Domain: it.Domain, From: it.Envelope.From.AddrSpec(),
+		To: []string{}, Attempts: it.Attempt, Created: it.Created, Due: it.Due, Last: it.LastErr,
+	}
+	for _, rcpt := range it.Envelope.To {
+		r.To = append(r.To, rcpt.AddrSpec())
+	}
+	return r
+}
+
+func queueList(f *flag.FlagSet) func(c *call) error {
+	asJSON := f.Bool("json", false, "print JSON")
+	return func(c *call) error {
+		if err := c.argN(); err != nil {
+			return err
+		}
+		items, err := c.store.ListItems(c.ctx)
+		if err != nil {
+			return err
+		}
+		rows := make([]itemRow, 0, len(items))
+		var lines [][]string
+		for _, it := range items {
+			r := rowOf(it)
+			rows = append(rows, r)
+			where := string(r.Domain)
+			if where == "" && len(it.Envelope.To) > 0 {
+				where = string(it.Envelope.To[0].Domain)
+			}
+			lines = append(lines, []string{string(r.ID), r.Work, where, strconv.Itoa(len(r.To)), strconv.Itoa(r.Attempts), c.inTime(r.Due), r.Last})
+		}
+		if *asJSON {
+			return c.json(rows)
+		}
+		return c.table([]string{"id", "work", "domain", "recipients", "attempts", "due", "last error"}, lines)
+	}
+}
+
+// inTime writes a moment as seen from now.
+func (c *call) inTime(t time.Time) string {
+	if left := t.Sub(c.clock()).Round(time.Second); left > 0 {
+		return "in " + left.String()
+	}
+	return "now"
+}
+
+func (c *call) item() (hisp.Item, error) {
+	if err := c.argN("ID"); err != nil {
+		return hisp.Item{}, err
+	}
+	items, err := c.store.ListItems(c.ctx)
+	if err != nil {
+		return hisp.Item{}, err
+	}
+	for _, it := range items {
+		if string(it.ID) == c.args[0] {
+			return it, nil
+		}
+	}
+	return hisp.Item{}, noItem(c.args[0])
+}
+
+func noItem(id string) error {
+	return hint(fmt.Errorf("no item %s", id), "hisp queue list shows what waits; what is done is told by hisp message track")
+}
+
+func queueShow(f *flag.FlagSet) func(c *call) error {
+	asJSON := f.Bool("json", false, "print JSON")
+	return func(c *call) error {
+		it, err := c.item()
+		if err != nil {
+			return err
+		}
+		r := rowOf(it)
+		if *asJSON {
+			return c.json(r)
+		}
+		c.printf("item      %s\nmessage   %s\nwork      %s\nfrom      %s\n", r.ID, r.Message, r.Work, r.From)
+		for _, rcpt := range r.To {
+			c.printf("to        %s\n", rcpt)
+		}
+		c.printf("created   %s\ndue       %s (%s)\nattempts  %d\n", moment(r.Created), moment(r.Due), c.inTime(r.Due), r.Attempts)
+		if r.Last != "" {
+			c.printf("last      %s\n", r.Last)
+		}
+		return nil
+	}
+}
+
+func queueRetry(f *flag.FlagSet) func(c *call) error {
+	all := f.Bool("all", false, "all items")
+	return func(c *call) error {
+		var items []hisp.Item
+		if *all {
+			if err := c.argN(); err != nil {
+				return err
+			}
+			var err error
+			if items, err = c.store.ListItems(c.ctx); err != nil {
+				return err
+			}
+		} else {
+			it, err := c.item()
+			if err != nil {
+				return err
+			}
+			items = []hisp.Item{it}
+		}
+		count := 0
+		err := c.admin("queue retry", "", hisp.Address{}, func() error {
+			for _, it := range items {
+				err := c.store.Reschedule(c.ctx, it.ID, c.clock().UTC())
+				switch kind := hisp.KindOf(err); {
+				case err == nil:
+					count++
+				case kind == hisp.NotFound || kind == hisp.Conflict:
+					if !*all {
+						return itemError(string(it.ID), err)
+					}
+				default:
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil && *all {
+			c.printf("%d\n", count)
+		}
+		return err
+	}
+}
+
+// itemError says why an item could not be changed.
+func itemError(id string, err error) error {
+	switch hisp.KindOf(err) {
+	case hisp.NotFound:
+		return noItem(id)
+	case hisp.Conflict:
+		return hint(fmt.Errorf("item %s is being worked on", id), "wait until this attempt has ended")
+	}
+	return err
+}
+
+func queueDrop(*flag.FlagSet) func(c *call) error {
+	return func(c *call) error {
+		it, err := c.item()
+		if err != nil {
+			return err
+		}
+		if c.node == nil {
+			return hint(errors.New("no node is running"), "start it with hisp serve: the sender is told, and only a node does that")
+		}
+		return c.admin("queue drop", it.Domain, hisp.Address{}, func() error {
+			taken, err := c.store.Take(c.ctx, it.ID)
+			if err != nil {
+				return itemError(string(it.ID), err)
+			}
+			if err := c.node.Drop(c.ctx, taken); err != nil {
+				c.store.Release(taken.ID)
+				return err
+			}
+			return nil
+		})
+	}
+}
