@@ -54,6 +54,8 @@ func (a *attributes) set(id oid, values reader) (ok bool) {
 	case oidMessageDigest:
 		a.digest, ok = values.only(tagOctetString)
 	case oidSigningTime:
+		// Nothing is decided by it: a form nobody can read is no reason to
+		// lose the message, a second value is.
 		a.signingTime, ok = readTime(values)
 	case oidAlgorithmProtection:
 		a.protection, ok = values.only(tagSequence)
@@ -81,15 +83,16 @@ func (a attributes) fits(s *SignerInfo) bool {
 	return ok && len(r) == 0 && signature.same(s.signature)
 }
 
-// readTime reads a Time (RFC 5652 §11.3).
+// readTime reads the one Time in values (RFC 5652 §11.3), zero when its text
+// is not in the form the standard wants.
 func readTime(values reader) (time.Time, bool) {
 	p, ok := values.next()
 	if !ok || len(values) > 0 || p.tag != tagUTCTime && p.tag != tagGenTime {
 		return time.Time{}, false
 	}
 	var t time.Time
-	if rest, err := asn1.Unmarshal(p.raw, &t); err != nil || len(rest) > 0 {
-		return time.Time{}, false
+	if _, err := asn1.Unmarshal(p.raw, &t); err != nil {
+		return time.Time{}, true
 	}
 	return t.UTC(), true
 }

@@ -3,12 +3,14 @@
 package cms
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"slices"
 	"testing"
 	"time"
 )
@@ -115,6 +117,53 @@ func BenchmarkDecrypt(b *testing.B) {
 // A streaming peer's message in 4,096 octet chunks, as OpenSSL makes it.
 func BenchmarkDecrypt_streamed(b *testing.B) {
 	benchDecrypt(b, Decrypt, func(content []byte) []byte { return streamed(make([]byte, 32), content, 4096) })
+}
+
+// BenchmarkDecrypt_oracle measures what a sender could learn from the time of
+// a failure (row S3): the classes are opened in turn and the figure is the best
+// any threshold on time does at telling one class from another, 0.5 being
+// nothing. The row asks for less than 0.55.
+func BenchmarkDecrypt_oracle(b *testing.B) {
+	key := bytes.Repeat([]byte{3}, 32)
+	padded := append(text(20<<10), bytes.Repeat([]byte{16}, 16)...)
+	spoiled := append(text(20<<10), bytes.Repeat([]byte{17}, 16)...)
+	good := wrapFor(rsaPair(), key)
+	noPadding := powMod(append([]byte{0, 7}, bytes.Repeat([]byte{9}, 254)...), rsaPair().cert.PublicKey.(*rsa.PublicKey))
+	classes := [][]byte{
+		parts{wrapped: [][]byte{noPadding}, key: key, content: padded}.build(),
+		parts{wrapped: [][]byte{wrapFor(rsaPair(), key[:16])}, key: key, content: padded}.build(),
+		parts{wrapped: [][]byte{wrapFor(rsaPair(), key[:31])}, key: key, content: padded}.build(),
+		parts{wrapped: [][]byte{good}, key: key, content: spoiled}.build(),
+		parts{wrapped: [][]byte{good}, key: key, content: padded}.build(), // opens; the caller refuses it
+	}
+	keys := []Key{rsaPair().decryption()}
+	took := make([][]time.Duration, len(classes))
+	for b.Loop() {
+		for i, m := range classes {
+			start := time.Now()
+			Decrypt(m, keys)
+			took[i] = append(took[i], time.Since(start))
+		}
+	}
+	worst := 0.5
+	for i := range took {
+		for j := range i {
+			auc := curve(took[i], took[j])
+			worst = max(worst, auc, 1-auc)
+		}
+	}
+	b.ReportMetric(worst, "auc")
+}
+
+// curve is the area under the ROC curve: how often a is above b.
+func curve(a, b []time.Duration) float64 {
+	slices.Sort(b)
+	above := 0
+	for _, x := range a {
+		n, _ := slices.BinarySearch(b, x)
+		above += n
+	}
+	return float64(above) / float64(len(a)*len(b))
 }
 
 // BenchmarkNormalise shows the cost of the front door: near nothing for DER,

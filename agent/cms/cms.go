@@ -66,7 +66,7 @@ type SignedData struct {
 type Verified struct {
 	Cert        *x509.Certificate // whose key made the signature; nil when it is not in the message
 	Digest      crypto.Hash       // 0 when refused
-	SigningTime time.Time         // what the signer claims, UTC; zero when absent
+	SigningTime time.Time         // what the signer claims, UTC; zero when absent or unreadable
 	Err         error             // nil when the signature is good; one of the Err constants
 }
 

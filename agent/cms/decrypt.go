@@ -179,7 +179,8 @@ func parseCommon(r *reader) (*sealed, algorithm, error) {
 // openCBC decrypts in place. Each try ends in a key, made up if need be, and
 // the padding of the last block decides which is taken; when none fits the
 // whole content is decrypted all the same, so that a bad wrap, a key of the
-// wrong length and bad padding cost alike (RFC 3218 §2.3, row S3).
+// wrong length, bad padding and content the caller refuses cost alike (RFC
+// 3218 §2.3, row S3).
 func (m *sealed) openCBC(tries []try) ([]byte, error) {
 	var block cipher.Block
 	pad := 0
@@ -195,7 +196,6 @@ func (m *sealed) openCBC(tries []try) ([]byte, error) {
 	}
 	cipher.NewCBCDecrypter(block, m.iv).CryptBlocks(m.ciphertext, m.ciphertext)
 	if pad == 0 {
-		clear(m.ciphertext)
 		return nil, ErrDecrypt
 	}
 	end := len(m.ciphertext) - pad

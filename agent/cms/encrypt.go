@@ -161,8 +161,7 @@ func usableRSA(cert *x509.Certificate) (*rsa.PublicKey, bool) {
 	if !ok {
 		return nil, false
 	}
-	bits := pub.N.BitLen()
-	return pub, bits >= minRSABits && bits <= maxRSABits
+	return pub, strongRSA(pub)
 }
 
 func (k KeyTransport) hash() crypto.Hash {

@@ -21,7 +21,8 @@ import (
 //
 // No signer is ErrNoSigner, a key that is weak, of another type or not that
 // of the leaf is ErrWeakKey, a digest outside SHA-2 is ErrDigest, a key that
-// fails to sign is ErrSign.
+// fails to sign is ErrSign, more than 16 signers or 64 certificates are
+// ErrTooComplex.
 func Sign(content []byte, signers []Signer, opts SignOptions) ([]byte, error) {
 	if len(signers) == 0 {
 		return nil, ErrNoSigner
@@ -54,7 +55,7 @@ func (s Signer) check() error {
 	}
 	switch key := s.Key.Public().(type) {
 	case *rsa.PublicKey:
-		if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits || !key.Equal(s.Chain[0].PublicKey) {
+		if !strongRSA(key) || !key.Equal(s.Chain[0].PublicKey) {
 			return ErrWeakKey
 		}
 		return nil
@@ -89,7 +90,11 @@ func assemble(hashed []byte, signers []Signer, opts SignOptions) (der []byte, er
 		}
 		all.SignerInfos = append(all.SignerInfos, one.GetSignedData().SignerInfos...)
 	}
-	for _, cert := range certificateSet(signers) {
+	certs := certificateSet(signers)
+	if len(certs) > maxCertificates {
+		return nil, ErrTooComplex
+	}
+	for _, cert := range certs {
 		out.AddCertificate(cert)
 	}
 	if der, err = out.Finish(); err != nil {

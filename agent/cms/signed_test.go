@@ -3,7 +3,14 @@ package cms
 import (
 	"bytes"
 	"crypto"
+	"crypto/dsa"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/x509"
+	"math/big"
 	"testing"
 	"time"
 )
@@ -289,7 +296,11 @@ func TestVerify_rules(t *testing.T) {
 		{"ECDSA with SHA-1", signedWith{attrs: [][]byte{kind, digest},
 			signature: algorithmDER("\x2a\x86\x48\xce\x3d\x04\x01", nil)}, ErrAlgorithm},
 		{"unreadable signing time", signedWith{attrs: [][]byte{kind, digest,
-			attr(oidSigningTime, element(tagUTCTime, []byte("yesterday")))}}, ErrAttributes},
+			attr(oidSigningTime, element(tagUTCTime, []byte("yesterday")))}}, nil},
+		{"two signing times", signedWith{attrs: [][]byte{kind, digest, attr(oidSigningTime,
+			timeDER(testTime), timeDER(testTime.Add(1)))}}, ErrAttributes},
+		{"signing time is a number", signedWith{attrs: [][]byte{kind, digest,
+			attr(oidSigningTime, element(tagInteger, []byte{1}))}}, ErrAttributes},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -339,6 +350,50 @@ func TestVerify_weakRSA(t *testing.T) {
 	got, err := must(ParseSignedData(s.build())).Verify(text(10))
 	if err != nil || got[0].Err != ErrWeakKey {
 		t.Errorf("Verify = %v, %v; want ErrWeakKey (row SM-15)", got, err)
+	}
+}
+
+// Keys of other kinds, and one so small that anybody signs with it.
+func TestVerify_refusedKeys(t *testing.T) {
+	s := must(ParseSignedData(must(Sign(text(10), []Signer{rsaPair().signer()}, SignOptions{Time: testTime}))))
+	for name, key := range map[string]crypto.PublicKey{
+		"DSA":         &dsa.PublicKey{},
+		"P-224":       &ecdsa.PublicKey{Curve: elliptic.P224(), X: big.NewInt(1), Y: big.NewInt(1)},
+		"X25519":      must(ecdh.X25519().GenerateKey(nil)).PublicKey(),
+		"exponent 1":  &rsa.PublicKey{N: rsaPair().cert.PublicKey.(*rsa.PublicKey).N, E: 1},
+		"RSA 16384":   &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 16383), E: 65537},
+		"no key read": nil,
+	} {
+		twin := *rsaPair().cert
+		twin.PublicKey = key
+		if key == nil {
+			twin.RawSubjectPublicKeyInfo = []byte{0x30, 0}
+		}
+		s.Certificates = []*x509.Certificate{&twin}
+		got, err := s.Verify(text(10))
+		if err != nil || got[0].Err != ErrWeakKey && (key != nil || got[0].Err != ErrAlgorithm) {
+			t.Errorf("%s: %v, %v; want ErrWeakKey (row S9)", name, got, err)
+		}
+	}
+}
+
+func TestVerify_ed25519(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := text(10)
+	attrs := [][]byte{attr(oidContentType, oidData.der()),
+		attr(oidMessageDigest, element(tagOctetString, sum(crypto.SHA512, content)))}
+	value := must(key.Sign(nil, element(tagSet, attrs...), crypto.Hash(0)))
+	s := signedWith{p: issue("ed", key), digest: oidSHA512, signature: algorithmDER(oidEd25519, nil), attrs: attrs, value: value}
+	got := must(must(ParseSignedData(s.build())).Verify(content))
+	if got[0].Err != nil {
+		t.Errorf("Ed25519: %v", got[0].Err)
+	}
+	s.value = append([]byte{1}, value[1:]...)
+	if got := must(must(ParseSignedData(s.build())).Verify(content)); got[0].Err != ErrSignature {
+		t.Errorf("altered Ed25519: %v, want ErrSignature", got[0].Err)
 	}
 }
 

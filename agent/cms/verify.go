@@ -171,8 +171,14 @@ func sum(h crypto.Hash, octets []byte) []byte {
 	return w.Sum(nil)
 }
 
+// strongRSA holds for signing, verifying and encrypting alike (rows SM-15, S9).
+func strongRSA(key *rsa.PublicKey) bool {
+	bits := key.N.BitLen()
+	return bits >= minRSABits && bits <= maxRSABits && key.E >= 3
+}
+
 func (s *SignerInfo) checkRSA(key *rsa.PublicKey, digest crypto.Hash, hashed []byte) error {
-	if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+	if !strongRSA(key) {
 		return ErrWeakKey
 	}
 	var err error
