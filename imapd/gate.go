@@ -78,6 +78,7 @@ type gate struct {
 	size     int64  // octets of the command's lines
 	literals int64  // octets of its small literals
 	faults   int
+	search   smallerFix
 
 	mu       sync.Mutex
 	verb     string // of the command being handled, upper case, with "UID "
@@ -224,7 +225,12 @@ func (g *gate) admit(line []byte, loggedIn bool) error {
 		g.size, g.literals, g.message = 0, 0, false
 		g.begin(tag, verb)
 	}
-	g.size += int64(len(line))
+	if verb := g.currentVerb(); verb == "SEARCH" || verb == "UID SEARCH" {
+		line = []byte(g.search.line(string(line), first))
+	}
+	if g.size += int64(len(line)); g.size > maxLine {
+		return g.bye(textLong)
+	}
 	isAppend := g.currentVerb() == verbAppend
 	n, nonSync, ok := announced(line)
 	if g.message && (ok || strings.Trim(string(line), ") \r\n") != "") {
