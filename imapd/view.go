@@ -83,6 +83,8 @@ type view struct {
 	ended   chan struct{}
 	refs    int // guarded by viewTable.mu
 
+	ask     chan struct{} // now asks follow whether there are changes it has not noted
+	noted   chan struct{}
 	loading sync.Mutex // held while the store is asked
 	current *snapshot
 
@@ -100,7 +102,10 @@ func (t *viewTable) acquire(account hisp.Address, folder string) *view {
 	v, ok := t.views[key]
 	if !ok {
 		ctx, stop := context.WithCancel(context.Background()) // lives as long as its sessions
-		v = &view{table: t, key: key, account: account, stop: stop, dirty: true, wakeup: make(chan struct{}), ended: make(chan struct{})}
+		v = &view{
+			table: t, key: key, account: account, stop: stop, dirty: true,
+			wakeup: make(chan struct{}), ended: make(chan struct{}), ask: make(chan struct{}), noted: make(chan struct{}),
+		}
 		v.changes = t.store.Watch(ctx, account, folder) // before the first look, so that no change is missed
 		t.views[key] = v
 		go v.follow(ctx) // release waits for it
@@ -147,7 +152,24 @@ func (v *view) follow(ctx context.Context) {
 				return
 			}
 			v.invalidate()
+		case <-v.ask:
+			select {
+			case <-v.changes:
+				v.invalidate()
+			default:
+			}
+			v.noted <- struct{}{}
 		}
+	}
+}
+
+// settle returns when every change signalled so far is noted: a client that
+// asks after a change must see it.
+func (v *view) settle() {
+	select {
+	case v.ask <- struct{}{}:
+		<-v.noted
+	case <-v.ended: // the store is going down
 	}
 }
 
@@ -172,13 +194,7 @@ func (v *view) changed() (<-chan struct{}, time.Duration) {
 func (v *view) now(ctx context.Context) (*snapshot, error) {
 	v.loading.Lock()
 	defer v.loading.Unlock()
-	select { // a change that follow has not seen yet
-	case _, ok := <-v.changes:
-		if ok {
-			v.invalidate()
-		}
-	default:
-	}
+	v.settle()
 	v.mu.Lock()
 	dirty := v.dirty
 	v.dirty = false
