@@ -148,8 +148,7 @@ func (n *Node) relay(ctx context.Context, item Item) error {
 		return n.commit(ctx, Step{Finish: item.ID, Audit: []AuditRecord{rec}})
 	}
 	started := n.now()
-	results := n.Transport.Send(ctx, env, item.Message)
-	sent, later, failed := splitResults(results)
+	sent, later, failed := splitResults(env.To, n.Transport.Send(ctx, env, item.Message))
 	if len(later) > 0 && n.Retry.expired(item.Created, n.now()) {
 		failed, later = append(failed, later...), nil
 	}
@@ -174,9 +173,15 @@ func (n *Node) stillWaiting(ctx context.Context, id string, rcpts []Address) []A
 	return waiting
 }
 
-func splitResults(results []Result) (sent []Result, later, failed []failure) {
-	for _, r := range results {
-		f := failure{rcpt: r.Recipient, err: r.Err, status: r.Enhanced, code: r.Code}
+// splitResults sorts what became of each recipient. One the transport says
+// nothing about was not sent to.
+func splitResults(rcpts []Address, results []Result) (sent []Result, later, failed []failure) {
+	for i, rcpt := range rcpts {
+		r := Result{Recipient: rcpt, Err: Temporary}
+		if i < len(results) {
+			r = results[i]
+		}
+		f := failure{rcpt: rcpt, err: r.Err, status: r.Enhanced, code: r.Code}
 		switch {
 		case r.Err == nil:
 			sent = append(sent, r)

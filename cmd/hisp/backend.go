@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hispnode/hisp/agent"
 	"github.com/hispnode/hisp/agent/cms"
@@ -30,6 +31,7 @@ type backend struct {
 	agent    *agent.Agent
 	node     *hisp.Node // nil unless serving
 	clock    hisp.Clock
+	live     atomic.Pointer[config] // in force; a serving node changes it on SIGHUP
 
 	adminLock sync.Mutex // see call.admin
 }
@@ -53,6 +55,7 @@ func openBackend(c config, log *slog.Logger, clock hisp.Clock) (*backend, error)
 
 func newBackend(c config, st *bolt.Store, log *slog.Logger, clock hisp.Clock) (*backend, error) {
 	b := &backend{store: st, clock: clock, verifier: trust.New(trust.Config{})}
+	b.live.Store(&c)
 	b.keys = keystore.New(keystore.Config{Store: st, Hosted: st.Hosted, Clock: clock})
 	var err error
 	resolving := dnscert.ResolverConfig{Clock: clock, Log: log}
@@ -74,7 +77,9 @@ func newBackend(c config, st *bolt.Store, log *slog.Logger, clock hisp.Clock) (*
 func (b *backend) agentConfig(c config, clock hisp.Clock) agent.Config {
 	return agent.Config{
 		Resolver: b.resolver, Trust: b.store, Keys: b.keys, Clock: clock, Verifier: b.verifier,
-		Peer: c.peerOptions, Unwrapped: c.unwrapped(),
+		Peer:      func(d hisp.Domain) agent.PeerOptions { return b.live.Load().peerOptions(d) },
+		Unwrapped: c.unwrapped(),
+		Notices:   agent.EitherAnchors, // one-way partners can still answer (row TR-05)
 	}
 }
 

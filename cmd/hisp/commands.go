@@ -9,6 +9,8 @@ import (
 // commands is the table of all commands, in the order of the help text.
 func commands() []command {
 	return []command{
+		{"demo", "", "two complete nodes on this machine exchange a message", "Needs no configuration, no root and no other server.", needNothing, demoCommand},
+		{"serve", "", "run the node", "It ends on SIGTERM after draining and reads the configuration again on SIGHUP.", needConfig, serveCommand},
 		{"init", "", "write a configuration, a master key and an empty store",
 			"It never overwrites anything. With -domain, -account and -trial the node is ready\nto be tried out when it ends.", needNothing, initCommand},
 

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/hispnode/hisp/hisp"
+)
+
+// serveCommand runs the node until SIGTERM or an interrupt. SIGHUP reads the
+// configuration again.
+func serveCommand(*flag.FlagSet) func(c *call) error {
+	return func(c *call) error {
+		if err := c.argN(); err != nil {
+			return err
+		}
+		log, level, err := newLog(c.config.Log, c.stderr)
+		if err != nil {
+			return err
+		}
+		b, err := openBackend(c.config, log, time.Now)
+		if err != nil {
+			return err
+		}
+		return errors.Join(serve(c.ctx, b, log, level), b.Close())
+	}
+}
+
+func serve(ctx context.Context, b *backend, log *slog.Logger, level *slog.LevelVar) error {
+	n, err := newNode(ctx, b, log, level)
+	if err != nil {
+		return err
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	done := make(chan error, 1)
+	go func() { done <- n.run(ctx) }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-hangup:
+			if err := n.reload(ctx); err != nil {
+				log.Error("reload failed: the old configuration stays", "err", err)
+				continue
+			}
+			log.Info("configuration read again")
+		}
+	}
+}
+
+// newLog makes the log, closed against PHI, with a level that SIGHUP can
+// change.
+func newLog(c logConfig, w io.Writer) (*slog.Logger, *slog.LevelVar, error) {
+	level := &slog.LevelVar{}
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		return nil, nil, err
+	}
+	options := &slog.HandlerOptions{Level: level}
+	var h slog.Handler = slog.NewTextHandler(w, options)
+	if c.Format == "json" {
+		h = slog.NewJSONHandler(w, options)
+	}
+	return slog.New(hisp.NewLogHandler(h)), level, nil
+}
