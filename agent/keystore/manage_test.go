@@ -3,6 +3,7 @@ package keystore
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -20,7 +21,7 @@ import (
 
 func encryptTo(t *testing.T, cert *x509.Certificate, plain []byte) []byte {
 	t.Helper()
-	out, err := rsa.EncryptPKCS1v15(rand.Reader, cert.PublicKey.(*rsa.PublicKey), plain)
+	out, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, cert.PublicKey.(*rsa.PublicKey), plain, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,6 +266,25 @@ func TestInstall_refused(t *testing.T) {
 	_, err = f.Install(t.Context(), testca.PEM(cert))
 	wantRefusal(t, err, hisp.Malformed, "exactly this domain")
 	checkState(t, f, StatePending)
+}
+
+func TestImport_twoCertificatesOfTheKey(t *testing.T) {
+	root, private := testca.NewRoot("Root"), testca.NewKey(testca.RSA2048)
+	old := root.Issue(forAlice(func(s *testca.Spec) { s.Key, s.NotAfter = private, time.Now().Add(time.Hour) }))
+	young := root.Issue(forAlice(func(s *testca.Spec) { s.Key = private }))
+	f := newFixture()
+	if _, err := f.Import(t.Context(), alice, append(pemOf(old), testca.PEM(young.Cert)...), ""); err != nil {
+		t.Fatal(err)
+	}
+	checkCerts(t, signers(t, f, alice), young.Cert)
+	if got := len(decrypters(t, f, alice)); got != 2 {
+		t.Errorf("%d certificates to decrypt for, want 2", got)
+	}
+}
+
+func TestImport_lockedKeyAsksForPassword(t *testing.T) {
+	_, err := newFixture().Import(t.Context(), alice, lockedSample(t), "")
+	wantRefusal(t, err, hisp.Denied, "give its password")
 }
 
 func TestRetire_unknown(t *testing.T) {

@@ -5,9 +5,10 @@ import (
 	"sync"
 )
 
-// signatureKey names a check of one certificate's signature by another, both
-// by their whole bytes.
-type signatureKey struct{ issuer, subject [sha256.Size]byte }
+// signatureKey names the check of a certificate's signature by a public key:
+// SHA-256 of the SubjectPublicKeyInfo and of the whole certificate. The many
+// cross certificates of one CA are one check.
+type signatureKey struct{ key, subject [sha256.Size]byte }
 
 // signatureCache remembers signatures that verified: a fact about bytes that
 // no time, anchor or policy changes. It keeps between half of and all its

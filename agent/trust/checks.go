@@ -123,7 +123,7 @@ func (s *search) intermediates() int {
 // signatureProblem checks that c signed subject, from memory if it was seen
 // before. Only successes are remembered.
 func (s *search) signatureProblem(c, subject *node) Reason {
-	key := signatureKey{issuer: c.print, subject: subject.print}
+	key := signatureKey{key: c.keyPrint, subject: subject.print}
 	if s.cache.has(key) {
 		return ""
 	}

@@ -94,6 +94,7 @@ type search struct {
 type node struct {
 	*x509.Certificate
 	print       [sha256.Size]byte
+	keyPrint    [sha256.Size]byte // of the SubjectPublicKeyInfo
 	anchor      bool
 	selfIssued  bool
 	names       *names
@@ -105,7 +106,12 @@ type node struct {
 func (s *search) node(cert *x509.Certificate, anchor bool) *node {
 	n, ok := s.nodes[cert]
 	if !ok {
-		n = &node{Certificate: cert, print: fingerprint(cert), selfIssued: bytes.Equal(cert.RawSubject, cert.RawIssuer)}
+		n = &node{
+			Certificate: cert,
+			print:       fingerprint(cert),
+			keyPrint:    sha256.Sum256(cert.RawSubjectPublicKeyInfo),
+			selfIssued:  bytes.Equal(cert.RawSubject, cert.RawIssuer),
+		}
 		s.nodes[cert] = n
 	}
 	n.anchor = n.anchor || anchor

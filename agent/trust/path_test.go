@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -216,15 +217,15 @@ func TestPath_cacheRemembersNoTime(t *testing.T) {
 func TestPath_cacheIsBounded(t *testing.T) {
 	c := newSignatureCache(10)
 	for i := range 1000 {
-		c.add(signatureKey{issuer: [32]byte{byte(i), byte(i >> 8)}})
+		c.add(signatureKey{key: [32]byte{byte(i), byte(i >> 8)}})
 		if n := len(c.young) + len(c.old); n > 10 {
 			t.Fatalf("%d entries, want at most 10", n)
 		}
 	}
-	if !c.has(signatureKey{issuer: [32]byte{byte(999 & 0xff), byte(999 >> 8)}}) {
+	if !c.has(signatureKey{key: [32]byte{byte(999 & 0xff), byte(999 >> 8)}}) {
 		t.Error("the newest entry is gone")
 	}
-	if c.has(signatureKey{issuer: [32]byte{0}}) {
+	if c.has(signatureKey{key: [32]byte{0}}) {
 		t.Error("the oldest entry is still there")
 	}
 }
@@ -235,6 +236,39 @@ func TestError_namesNobody(t *testing.T) {
 	_, err := New(Config{}).Path(leaf.Cert, nil, nil, now)
 	if err == nil || strings.Contains(strings.ToLower(err.Error()), "canary") {
 		t.Errorf("error text %v", err)
+	}
+}
+
+func TestPath_concurrent(t *testing.T) {
+	v := New(Config{Cache: 2})
+	good, bad := issuedBy(testca.Spec{})(), mesh(4)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 5 {
+				chain, err := v.Path(good.leaf, good.pool, good.anchors, now)
+				checkPath(t, good, chain, err, "")
+				chain, err = v.Path(bad.leaf, bad.pool, bad.anchors, now)
+				checkPath(t, bad, chain, err, NoPath)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestError_hintNamesTheCause: the hint is that of the refusal that says most.
+func TestError_hintNamesTheCause(t *testing.T) {
+	for _, c := range allCases() {
+		if c.want != "" && hints[c.want] == "" {
+			t.Errorf("%q has no hint", c.want)
+		}
+	}
+	got := hint([]Refusal{{Reason: NoPath}, {Reason: Expired}, {Reason: NoPath}})
+	if got != hints[Expired] {
+		t.Errorf("hint %q, want that of %q", got, Expired)
+	}
+	if got := hint([]Refusal{{Reason: NoPath}}); got != hints[NoPath] {
+		t.Errorf("hint %q, want that of %q", got, NoPath)
 	}
 }
 
