@@ -111,7 +111,7 @@ func TestNewID_orderedAndUnique(t *testing.T) {
 	if len(early) != 26 || early >= late {
 		t.Errorf("NewID: %q, %q are not 26 characters in order of time", early, late)
 	}
-	if NewID(now) == NewID(now) {
+	if a, b := NewID(now), NewID(now); a == b {
 		t.Error("NewID repeats itself")
 	}
 }

@@ -1,0 +1,324 @@
+// Package testnet gives a test two complete HISPs on loopback: the real binary
+// in processes of its own, set up with its own commands, with their own CAs,
+// DNS and mail ports. A test can talk to them with any client, kill them and
+// start them again.
+//
+// Every site gets canary words for PHI; CheckCanaries greps what it logged.
+package testnet
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Site is one HISP.
+type Site struct {
+	Name   string
+	Domain string
+	Dir    string
+	Config string         // file
+	Ports  map[string]int // by the key in [listen]
+
+	binary string
+	log    *log
+	cmd    *exec.Cmd
+	exited chan error
+}
+
+// log collects what the process writes.
+type log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// Net is the two sites.
+type Net struct {
+	Hospital, Clinic *Site
+}
+
+var build struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// Binary builds cmd/hisp once per test process and returns its path.
+func Binary(t testing.TB) string {
+	t.Helper()
+	build.once.Do(func() {
+		dir, err := os.MkdirTemp("", "hisp-test-")
+		if err != nil {
+			build.err = err
+			return
+		}
+		build.path = filepath.Join(dir, "hisp")
+		out, err := exec.Command("go", "build", "-o", build.path, "github.com/hispnode/hisp/cmd/hisp").CombinedOutput()
+		if err != nil {
+			build.err = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	})
+	if build.err != nil {
+		t.Fatal(build.err)
+	}
+	return build.path
+}
+
+// New sets up two sites that trust each other, hospital.example and
+// clinic.example, and starts them. extra lines go to the end of both
+// configurations' top level tables, as "table.key = value".
+func New(t testing.TB, settings ...string) *Net {
+	t.Helper()
+	root := t.TempDir()
+	n := &Net{newSite(t, root, "hospital"), newSite(t, root, "clinic")}
+	for _, pair := range [][2]*Site{{n.Hospital, n.Clinic}, {n.Clinic, n.Hospital}} {
+		pair[0].configure(t, pair[1], settings)
+		pair[0].CLI(t, "", "anchor", "add", pair[0].Domain, filepath.Join(pair[1].Dir, "trial-ca.crt"))
+	}
+	n.Hospital.Start(t)
+	n.Clinic.Start(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, s := range []*Site{n.Hospital, n.Clinic} {
+				t.Logf("log of %s:\n%s", s.Name, s.Log())
+			}
+		}
+	})
+	return n
+}
+
+func newSite(t testing.TB, root, name string) *Site {
+	s := &Site{Name: name, Domain: name + ".example", Dir: filepath.Join(root, name), Ports: map[string]int{}, binary: Binary(t), log: &log{}}
+	s.Config = filepath.Join(s.Dir, "hisp.toml")
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.CLI(t, "", "init", "-domain", s.Domain, "-trial")
+	for _, p := range []string{"submission_tls", "submission", "backbone", "imaps", "imap", "dns"} {
+		s.Ports[p] = FreePort(t)
+	}
+	return s
+}
+
+// FreePort returns a TCP port of 127.0.0.1 that nobody listens on.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// configure changes the configuration that init wrote.
+func (s *Site) configure(t testing.TB, peer *Site, settings []string) {
+	for name, port := range s.Ports {
+		s.Set(t, "listen."+name, fmt.Sprintf(`"127.0.0.1:%d"`, port))
+	}
+	s.Set(t, "dns.servers", fmt.Sprintf(`["127.0.0.1:%d", "127.0.0.1:%d"]`, s.Ports["dns"], peer.Ports["dns"]))
+	s.Set(t, "dns.addresses", `["127.0.0.1"]`)
+	s.Set(t, "relay.roots", fmt.Sprintf("[%q]", filepath.Join(peer.Dir, "trial-ca.crt")))
+	s.Set(t, "queue.retry_first", `"200ms"`)
+	s.Set(t, "queue.retry_max", `"1s"`)
+	for _, setting := range settings {
+		key, value, _ := strings.Cut(setting, " = ")
+		s.Set(t, key, value)
+	}
+	s.Append(t, fmt.Sprintf("[peer.%q]\nport = %d\n", peer.Domain, peer.Ports["backbone"]))
+}
+
+// Set changes one documented key of the configuration, "table.key".
+func (s *Site) Set(t testing.TB, key, value string) {
+	t.Helper()
+	raw, err := os.ReadFile(s.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, name, _ := strings.Cut(key, ".")
+	table, found := "", false
+	lines := strings.Split(string(raw), "\n")
+	for i, line := range lines {
+		if strings.HasPrefix(line, "[") {
+			table = strings.Trim(line, "[]")
+		} else if table == want && strings.HasPrefix(line, name+" = ") {
+			lines[i], found = name+" = "+value, true
+		}
+	}
+	if !found {
+		t.Fatalf("no key %s in the configuration", key)
+	}
+	s.write(t, strings.Join(lines, "\n"))
+}
+
+// Append adds text at the end of the configuration.
+func (s *Site) Append(t testing.TB, text string) {
+	t.Helper()
+	raw, err := os.ReadFile(s.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, string(raw)+"\n"+text)
+}
+
+func (s *Site) write(t testing.TB, text string) {
+	if err := os.WriteFile(s.Config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Try runs a command line of the site and returns what it printed.
+func (s *Site) Try(stdin string, args ...string) (stdout, stderr string, err error) {
+	cmd := exec.Command(s.binary, append([]string{"-config", s.Config}, args...)...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// CLI is Try for a command that must succeed.
+func (s *Site) CLI(t testing.TB, stdin string, args ...string) string {
+	t.Helper()
+	out, errs, err := s.Try(stdin, args...)
+	if err != nil {
+		t.Fatalf("%s: hisp %s: %v\n%s", s.Name, strings.Join(args, " "), err, errs)
+	}
+	return out
+}
+
+// Account adds an account and returns its password.
+func (s *Site) Account(t testing.TB, local string) string {
+	t.Helper()
+	return strings.TrimSpace(s.CLI(t, "", "account", "add", "-generate", local+"@"+s.Domain))
+}
+
+// startTimeout is generous: the race detector and a loaded machine are slow.
+const startTimeout = 30 * time.Second
+
+// Start runs the node and returns when its ports answer.
+func (s *Site) Start(t testing.TB) {
+	t.Helper()
+	s.cmd = exec.Command(s.binary, "-config", s.Config, "serve")
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.exited = make(chan error, 1)
+	go func(cmd *exec.Cmd, exited chan<- error) { exited <- cmd.Wait() }(s.cmd, s.exited)
+	t.Cleanup(func() { s.Kill() })
+	deadline := time.Now().Add(startTimeout)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if conn, err := net.Dial("tcp", s.Addr("imap")); err == nil {
+			conn.Close()
+			return
+		}
+		select {
+		case err := <-s.exited:
+			t.Fatalf("%s ended at start: %v\n%s", s.Name, err, s.Log())
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not listen:\n%s", s.Name, s.Log())
+		}
+	}
+}
+
+// Kill ends the process with SIGKILL and waits for it.
+func (s *Site) Kill() { s.end(syscall.SIGKILL) }
+
+// Stop ends the process with SIGTERM and returns its error.
+func (s *Site) Stop() error { return s.end(syscall.SIGTERM) }
+
+// Signal sends a signal and goes on.
+func (s *Site) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) }
+
+func (s *Site) end(sig os.Signal) error {
+	if s.cmd == nil {
+		return nil
+	}
+	s.cmd.Process.Signal(sig)
+	err := <-s.exited
+	s.cmd = nil
+	return err
+}
+
+// Pid is the process ID of the running node.
+func (s *Site) Pid() int { return s.cmd.Process.Pid }
+
+// Addr is "127.0.0.1:port" of a listener.
+func (s *Site) Addr(name string) string { return fmt.Sprintf("127.0.0.1:%d", s.Ports[name]) }
+
+// Log returns what the node has written to its log.
+func (s *Site) Log() string { return s.log.String() }
+
+// TLS is the client side for the site's mail ports.
+func (s *Site) TLS(t testing.TB) *tls.Config {
+	t.Helper()
+	pem, err := os.ReadFile(filepath.Join(s.Dir, "trial-ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	return &tls.Config{RootCAs: roots, ServerName: "mail." + s.Domain, MinVersion: tls.VersionTLS12}
+}
+
+// CheckCanaries fails the test if one of the words is in the log, in the
+// exported audit trail, or in the clear in the data folder.
+func (s *Site) CheckCanaries(t testing.TB, words ...string) {
+	t.Helper()
+	places := map[string]string{"log": s.Log()}
+	if out, errs, err := s.Try("", "audit", "export"); err == nil {
+		places["audit trail"] = out + errs
+	} else {
+		t.Errorf("%s: audit export: %v\n%s", s.Name, err, errs)
+	}
+	err := filepath.WalkDir(filepath.Join(s.Dir, "data"), func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		raw, err := io.ReadAll(f)
+		places[path] = string(raw)
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for place, text := range places {
+		for _, word := range words {
+			if strings.Contains(text, word) {
+				t.Errorf("%s: %q is in the clear in %s", s.Name, word, place)
+			}
+		}
+	}
+}
