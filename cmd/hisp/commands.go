@@ -68,9 +68,9 @@ func commands() []command {
 		{"audit export", "", "print the audit trail as JSON lines, without names of people",
 			"Every line can be verified without this node: hisp audit verify -file FILE.", needStore, auditExport},
 
-		//{"backup", "FOLDER", "copy the store into an empty folder, while the node runs", "", needStore, backupCommand},
-		//{"restore", "FOLDER", "make the data folder from a backup", "The node must not run and the data folder must be empty or missing.", needConfig, restoreCommand},
-		//{"verify", "", "check every record, message and counter of the store", "", needStore, verifyCommand},
+		{"backup", "FOLDER", "copy the store into an empty folder, while the node runs", "", needStore, backupCommand},
+		{"restore", "FOLDER", "make the data folder from a backup", "The node must not run and the data folder must be empty or missing.", needConfig, restoreCommand},
+		{"verify", "", "check every record, message and counter of the store", "", needStore, verifyCommand},
 		{"version", "", "print the version", "", needNothing, versionCommand},
 		{"help", "[COMMAND]", "print what a command does", "", needNothing, func(*flag.FlagSet) func(*call) error { return nil }},
 	}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+
+	"github.com/hispnode/hisp/hisp"
+	"github.com/hispnode/hisp/store"
+	"github.com/hispnode/hisp/store/bolt"
+)
+
+func backupCommand(*flag.FlagSet) func(c *call) error {
+	return func(c *call) error {
+		if err := c.argN("FOLDER"); err != nil {
+			return err
+		}
+		dir := c.path(c.args[0])
+		rec := hisp.AuditRecord{Time: c.clock().UTC(), Event: hisp.AuditAdmin, Outcome: hisp.OutcomeBegun, Detail: "backup",
+			Private: hisp.AuditPrivate{Auth: hisp.AuthLocal}}
+		if err := c.store.Record(c.ctx, rec); err != nil {
+			return err
+		}
+		if err := c.store.Backup(c.ctx, dir); err != nil {
+			if hisp.KindOf(err) == hisp.Conflict {
+				return hint(fmt.Errorf("%s is not empty", dir), "give each backup a folder of its own")
+			}
+			return err
+		}
+		rec.Time, rec.Outcome = c.clock().UTC(), hisp.OutcomeOK
+		if err := c.store.Record(c.ctx, rec); err != nil {
+			return err
+		}
+		c.printf("%s\n", dir)
+		c.notef("the master key is not in it: keep a copy of it elsewhere; hisp restore makes a data folder from a backup\n")
+		return nil
+	}
+}
+
+func restoreCommand(f *flag.FlagSet) func(c *call) error {
+	asJSON := f.Bool("json", false, "print the report of the check as JSON")
+	return func(c *call) error {
+		if err := c.argN("FOLDER"); err != nil {
+			return err
+		}
+		key, err := readMasterKey(c.config.resolve(c.config.MasterKeyFile))
+		if err != nil {
+			return err
+		}
+		data := c.config.resolve(c.config.Data)
+		report, err := bolt.Restore(c.ctx, c.path(c.args[0]), bolt.Options{Dir: data, MasterKey: key})
+		switch {
+		case err == nil:
+			return c.printReport(report, *asJSON)
+		case hisp.KindOf(err) == hisp.Conflict:
+			return hint(fmt.Errorf("%s is not empty", data), "stop the node and move its data folder away first; nothing is overwritten")
+		case hisp.KindOf(err) == hisp.Malformed:
+			return fmt.Errorf("%s: %w", c.args[0], err)
+		}
+		return storeError(c.config, err)
+	}
+}
+
+func verifyCommand(f *flag.FlagSet) func(c *call) error {
+	asJSON := f.Bool("json", false, "print JSON")
+	return func(c *call) error {
+		if err := c.argN(); err != nil {
+			return err
+		}
+		report, err := c.store.Verify(c.ctx)
+		if err != nil {
+			return err
+		}
+		return c.printReport(report, *asJSON)
+	}
+}
+
+// printReport prints what a check of the store found.
+func (c *call) printReport(report store.Report, asJSON bool) error {
+	if asJSON {
+		if err := c.json(report); err != nil {
+			return err
+		}
+	} else {
+		for _, finding := range report.Findings {
+			c.printf("%s: %s\n", finding.Area, finding.Text)
+		}
+	}
+	if len(report.Findings) > 0 {
+		return hint(fmt.Errorf("the store is damaged: %d findings", len(report.Findings)), "stop the node, keep the data folder as it is and restore a backup into a new one")
+	}
+	if !asJSON {
+		c.printf("ok\n")
+	}
+	return nil
+}
