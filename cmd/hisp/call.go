@@ -50,8 +50,8 @@ func (c *call) path(name string) string {
 	return filepath.Join(c.dir, name)
 }
 
-// arg returns the only arguments of a command, or a usage error that names what
-// is missing.
+// argN checks that the arguments are those named: the usage error says what is
+// missing.
 func (c *call) argN(names ...string) error {
 	switch {
 	case len(c.args) < len(names):
@@ -121,7 +121,11 @@ func (c *call) admin(what string, domain hisp.Domain, account hisp.Address, act 
 	err := act()
 	rec.Time, rec.Outcome = c.clock().UTC(), hisp.OutcomeOK
 	if err != nil {
-		rec.Outcome, rec.Kind = hisp.OutcomeFailed, hisp.KindOf(err).Error()
+		rec.Outcome = hisp.OutcomeFailed
+		var known *hisp.Error
+		if errors.As(err, &known) {
+			rec.Kind = known.Kind.Error()
+		}
 	}
 	// The act is done: its record is written even when the caller has gone.
 	if auditErr := c.store.Record(context.WithoutCancel(c.ctx), rec); auditErr != nil {
