@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hispnode/hisp/hisp"
@@ -286,6 +287,10 @@ func TestLookupCerts_faults(t *testing.T) {
 				if len(certs) != 1 || err != nil {
 					t.Errorf("LookupCerts = %d certificates, %v, want 1", len(certs), err)
 				}
+				byTCP := slices.ContainsFunc(srv.Queries(), func(q testdns.Query) bool { return q.TCP })
+				if want := strings.Contains(tt.name, "TCP"); byTCP != want {
+					t.Errorf("TCP asked: %v, want %v", byTCP, want)
+				}
 				return
 			}
 			if len(certs) != 0 || !errors.Is(err, hisp.Temporary) {
@@ -507,6 +512,52 @@ func waitFor(t testing.TB, ok func() bool) {
 			t.Fatal("condition not reached in 10 s")
 		}
 	}
+}
+
+// TestFlights_leaderGivesUp: those who wait for a cancelled asker ask
+// themselves, once for all of them.
+func TestFlights_leaderGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, q := newFlights(), question{"amy.b.example.", dns.TypeCERT}
+		first, cancel := context.WithCancel(t.Context())
+		asked := 0
+		ask := func(ctx context.Context) (*answer, error) {
+			if asked++; asked == 1 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			time.Sleep(time.Second) // in the bubble's time
+			return &answer{outcome: found}, nil
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := f.do(first, q, ask); !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled asker: %v", err)
+			}
+		})
+		synctest.Wait()
+		for range 10 {
+			wg.Go(func() {
+				if ans, err := f.do(t.Context(), q, ask); ans == nil || err != nil {
+					t.Errorf("one that waited: %v, %v, want the answer", ans, err)
+				}
+			})
+		}
+		impatient, leave := context.WithTimeout(t.Context(), time.Millisecond)
+		defer leave()
+		wg.Go(func() {
+			if _, err := f.do(impatient, q, ask); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("one that cannot wait: %v, want its own deadline", err)
+			}
+		})
+		synctest.Wait()
+		time.Sleep(2 * time.Millisecond)
+		cancel()
+		wg.Wait()
+		if asked != 2 || len(f.fly) != 0 {
+			t.Errorf("asked %d times with %d left, want 2 and 0", asked, len(f.fly))
+		}
+	})
 }
 
 func TestServers_failover(t *testing.T) {
