@@ -353,6 +353,18 @@ func TestDecrypt_twoRecipientInfos(t *testing.T) {
 	}
 }
 
+// A key of the wrong length behind good OAEP padding is no key either.
+func TestDecrypt_oaepKeyOfOtherLength(t *testing.T) {
+	pub := rsaPair().cert.PublicKey.(*rsa.PublicKey)
+	for _, n := range []int{0, 16, 31, 33, 64} {
+		wrapped := must(rsa.EncryptOAEP(crypto.SHA256.New(), rand.Reader, pub, make([]byte, n), nil))
+		u := try{recipient: recipient{wrapped: wrapped}, key: rsaPair().decryption(), opts: &rsa.OAEPOptions{Hash: crypto.SHA256}}
+		if !bytes.Equal(u.unwrap(32), madeUpKey(wrapped, 32)) {
+			t.Errorf("%d octets: not the made-up key", n)
+		}
+	}
+}
+
 // The made-up key is the same for the same message and differs between messages.
 func TestUnwrap_madeUpKeyIsStable(t *testing.T) {
 	bad := rawRSA(rsaPair(), append([]byte{0, 7}, bytes.Repeat([]byte{9}, 254)...))

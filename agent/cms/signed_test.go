@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 a DSA key is here to be refused (row S9)
+
 package cms
 
 import (
@@ -5,7 +7,6 @@ import (
 	"crypto"
 	"crypto/dsa"
 	"crypto/ecdh"
-	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
@@ -358,7 +359,7 @@ func TestVerify_refusedKeys(t *testing.T) {
 	s := must(ParseSignedData(must(Sign(text(10), []Signer{rsaPair().signer()}, SignOptions{Time: testTime}))))
 	for name, key := range map[string]crypto.PublicKey{
 		"DSA":         &dsa.PublicKey{},
-		"P-224":       &ecdsa.PublicKey{Curve: elliptic.P224(), X: big.NewInt(1), Y: big.NewInt(1)},
+		"P-224":       ecKey(elliptic.P224()).Public(),
 		"X25519":      must(ecdh.X25519().GenerateKey(nil)).PublicKey(),
 		"exponent 1":  &rsa.PublicKey{N: rsaPair().cert.PublicKey.(*rsa.PublicKey).N, E: 1},
 		"RSA 16384":   &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 16383), E: 65537},
@@ -374,6 +375,20 @@ func TestVerify_refusedKeys(t *testing.T) {
 		if err != nil || got[0].Err != ErrWeakKey && (key != nil || got[0].Err != ErrAlgorithm) {
 			t.Errorf("%s: %v, %v; want ErrWeakKey (row S9)", name, got, err)
 		}
+	}
+}
+
+// A key its certificate marks for PSS only makes no PKCS #1 v1.5 signature we
+// accept (RFC 4055 §1.2).
+func TestVerify_pssOnlyKey(t *testing.T) {
+	s := must(ParseSignedData(must(Sign(text(10), []Signer{rsaPair().signer()}, SignOptions{Time: testTime}))))
+	twin := *rsaPair().cert
+	twin.PublicKey = nil
+	twin.RawSubjectPublicKeyInfo = element(tagSequence, algorithmDER(oidRSAPSS, nil),
+		element(tagBitString, []byte{0}, x509.MarshalPKCS1PublicKey(rsaPair().cert.PublicKey.(*rsa.PublicKey))))
+	s.Certificates = []*x509.Certificate{&twin}
+	if got := must(s.Verify(text(10))); got[0].Err != ErrAlgorithm {
+		t.Errorf("Verify = %v, want ErrAlgorithm", got[0].Err)
 	}
 }
 
