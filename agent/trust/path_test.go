@@ -263,12 +263,14 @@ func TestError_hintNamesTheCause(t *testing.T) {
 			t.Errorf("%q has no hint", c.want)
 		}
 	}
-	got := hint([]Refusal{{Reason: NoPath}, {Reason: Expired}, {Reason: NoPath}})
-	if got != hints[Expired] {
-		t.Errorf("hint %q, want that of %q", got, Expired)
-	}
-	if got := hint([]Refusal{{Reason: NoPath}}); got != hints[NoPath] {
-		t.Errorf("hint %q, want that of %q", got, NoPath)
+	for want, refusals := range map[Reason][]Refusal{
+		Expired:      {{Reason: NoPath}, {Reason: BadSignature}, {Reason: Expired}, {Reason: NoPath}},
+		BadSignature: {{Reason: BadSignature}, {Reason: NoPath}},
+		NoPath:       {{Reason: NoPath}},
+	} {
+		if got := hint(refusals); got != hints[want] {
+			t.Errorf("hint %q, want that of %q", got, want)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ package trust
 
 import (
 	"crypto/x509"
-	"encoding/hex"
+	"fmt"
 	"strings"
 
 	"github.com/hispnode/hisp/hisp"
@@ -57,7 +57,7 @@ type Refusal struct {
 // and the reason; never a name.
 func (r Refusal) String() string {
 	fp := fingerprint(r.Cert)
-	return "depth " + string(rune('0'+min(r.Depth, 9))) + " " + hex.EncodeToString(fp[:6]) + ": " + string(r.Reason)
+	return fmt.Sprintf("depth %d %x: %s", r.Depth, fp[:6], r.Reason)
 }
 
 // Error is why no path was found or a certificate may not be used. The
@@ -85,8 +85,7 @@ func (e *Error) Has(r Reason) bool {
 	return false
 }
 
-// untrusted wraps refusals. The hint is that of the refusal which got nearest
-// to a path: the last one of the lowest depth that is not a mere NoPath.
+// untrusted wraps refusals with the hint of the one that says most.
 func untrusted(op string, refusals []Refusal) error {
 	return &hisp.Error{Op: op, Kind: hisp.Untrusted, Hint: hint(refusals), Err: &Error{Refusals: refusals}}
 }
@@ -111,13 +110,17 @@ var hints = map[Reason]string{
 	TooComplex:        "the certificate's chain is too large or too tangled to be checked",
 }
 
-// hint picks the refusal that says most: NoPath only if there is no other.
+// hint picks the refusal that says most: the first that is neither NoPath nor
+// BadSignature, which is what the wrong one of two issuers with the same name
+// gives; then the first BadSignature.
 func hint(refusals []Refusal) string {
 	best := NoPath
 	for _, r := range refusals {
-		if r.Reason != NoPath {
-			best = r.Reason
-			break
+		switch {
+		case r.Reason == BadSignature:
+			best = BadSignature
+		case r.Reason != NoPath:
+			return hints[r.Reason]
 		}
 	}
 	return hints[best]
