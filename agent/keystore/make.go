@@ -131,10 +131,10 @@ type TrialCA struct {
 	key  crypto.Signer
 }
 
-// NewTrialCA makes a self-signed CA with an RSA 3072 key and the given common
+// NewTrialCA makes a self-signed CA with an RSA 2048 key and the given common
 // name. It can issue end entities only.
 func NewTrialCA(name string, now time.Time) (*TrialCA, error) {
-	key, err := rsa.GenerateKey(rand.Reader, 3072)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, &hisp.Error{Op: "keystore.NewTrialCA", Err: err}
 	}
