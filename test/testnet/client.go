@@ -51,14 +51,15 @@ func (s *Site) Submit(t testing.TB, local, password string, raw []byte, to ...st
 // Inbox reads all messages of a folder of local@site over IMAP.
 func (s *Site) Inbox(t testing.TB, local, password string) []string {
 	t.Helper()
-	list, err := s.inbox(t, local, password)
+	list, err := s.TryInbox(t, local, password)
 	if err != nil {
 		t.Fatalf("%s: imap: %v", s.Name, err)
 	}
 	return list
 }
 
-func (s *Site) inbox(t testing.TB, local, password string) ([]string, error) {
+// TryInbox is Inbox for a node that may be down.
+func (s *Site) TryInbox(t testing.TB, local, password string) ([]string, error) {
 	c, err := imapclient.DialTLS(s.Addr("imaps"), &imapclient.Options{TLSConfig: s.TLS(t)})
 	if err != nil {
 		return nil, err

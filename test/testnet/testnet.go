@@ -31,6 +31,10 @@ type Site struct {
 	Config string         // file
 	Ports  map[string]int // by the key in [listen]
 
+	// Wrap is put before the command line of the node, such as strace with its
+	// options.
+	Wrap []string
+
 	binary string
 	log    *log
 	cmd    *exec.Cmd
@@ -221,7 +225,19 @@ const startTimeout = 30 * time.Second
 // Start runs the node and returns when its ports answer.
 func (s *Site) Start(t testing.TB) {
 	t.Helper()
-	s.cmd = exec.Command(s.binary, "-config", s.Config, "serve")
+	if !s.Launch(t) {
+		t.Fatalf("%s ended at start:\n%s", s.Name, s.Log())
+	}
+}
+
+// Launch is Start for a node that may die on the way; it tells whether it
+// lives.
+func (s *Site) Launch(t testing.TB) bool {
+	t.Helper()
+	line := append(append([]string{}, s.Wrap...), s.binary, "-config", s.Config, "serve")
+	s.cmd = exec.Command(line[0], line[1:]...)
+	// A group of its own, so that signals reach the node behind a wrapper.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -235,17 +251,16 @@ func (s *Site) Start(t testing.TB) {
 	for range tick.C {
 		if conn, err := net.Dial("tcp", s.Addr("imap")); err == nil {
 			conn.Close()
-			return
+			return true
 		}
-		select {
-		case err := <-s.exited:
-			t.Fatalf("%s ended at start: %v\n%s", s.Name, err, s.Log())
-		default:
+		if s.Dead() {
+			return false
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%s does not listen:\n%s", s.Name, s.Log())
 		}
 	}
+	return false
 }
 
 // Kill ends the process with SIGKILL and waits for it.
@@ -255,16 +270,27 @@ func (s *Site) Kill() { s.end(syscall.SIGKILL) }
 func (s *Site) Stop() error { return s.end(syscall.SIGTERM) }
 
 // Signal sends a signal and goes on.
-func (s *Site) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) }
+func (s *Site) Signal(sig syscall.Signal) error { return syscall.Kill(-s.cmd.Process.Pid, sig) }
 
-func (s *Site) end(sig os.Signal) error {
+func (s *Site) end(sig syscall.Signal) error {
 	if s.cmd == nil {
 		return nil
 	}
-	s.cmd.Process.Signal(sig)
+	s.Signal(sig)
 	err := <-s.exited
 	s.cmd = nil
 	return err
+}
+
+// Dead tells whether the process has ended by itself.
+func (s *Site) Dead() bool {
+	select {
+	case err := <-s.exited:
+		s.exited <- err
+		return true
+	default:
+		return s.cmd == nil
+	}
 }
 
 // Pid is the process ID of the running node.
