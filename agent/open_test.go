@@ -253,6 +253,9 @@ func notice() string {
 func TestOpen_envelopeAndHeader(t *testing.T) {
 	inner := func(s string) func(*world) forge { return func(*world) forge { return forge{inner: s} } }
 	header := func(s string) func(*world) forge { return func(*world) forge { return forge{header: crlf(s)} } }
+	bare := func(inner string) func(*world) forge { // nothing outside that could disagree
+		return func(*world) forge { return forge{inner: inner, header: "Subject: x\r\n"} }
+	}
 	cc := letter("Cc: \"Carol, MD\" <carol@clinic.example>, Team: dave@clinic.example;\n")
 	run(t, []openTest{
 		{name: "BB-11 MAIL FROM is another", env: envelope("mallory@hospital.example", bob), want: hisp.Tampered},
@@ -263,12 +266,12 @@ func TestOpen_envelopeAndHeader(t *testing.T) {
 		{name: "BB-17 null sender, MDN", forge: inner(notice()), env: envelope("", bob), want: accepted},
 		{name: "BB-17 null sender, DSN", forge: inner(strings.Replace(notice(), "disposition-notification", "delivery-status", 1)), env: envelope("", bob), want: accepted},
 		{name: "BB-12 recipient in To, named twice", env: envelope(alice, bob, bob), want: accepted},
-		{name: "BB-12 recipients in Cc and a group", forge: func(*world) forge { return forge{inner: cc, header: "From: " + alice + "\r\n"} },
+		{name: "BB-12 recipients in Cc and a group", forge: bare(cc),
 			env: envelope(alice, bob, "carol@clinic.example", "dave@clinic.example"), want: accepted},
-		{name: "BB-12 recipient in neither", env: envelope(alice, bob, "carol@clinic.example"), want: hisp.Tampered},
-		{name: "BB-12 recipient in Bcc", forge: inner(letter("Bcc: carol@clinic.example\n")), env: envelope(alice, "carol@clinic.example"), want: hisp.Tampered},
-		{name: "BB-12 recipient in a display name", forge: inner(strings.Replace(letter(), "To: Bob", "To: \"carol@clinic.example\"", 1)), env: envelope(alice, "carol@clinic.example"), want: hisp.Tampered},
-		{name: "BB-12 recipient in a comment", forge: inner(letter("Cc: (carol@clinic.example) x@clinic.example\n")), env: envelope(alice, "carol@clinic.example"), want: hisp.Tampered},
+		{name: "BB-12 recipient in neither", forge: bare(letter()), env: envelope(alice, bob, "carol@clinic.example"), want: hisp.Tampered},
+		{name: "BB-12 recipient in Bcc", forge: bare(letter("Bcc: carol@clinic.example\n")), env: envelope(alice, "carol@clinic.example"), want: hisp.Tampered},
+		{name: "BB-12 recipient in a display name", forge: bare(strings.Replace(letter(), "To: Bob", "To: \"carol@clinic.example\"", 1)), env: envelope(alice, "carol@clinic.example"), want: hisp.Tampered},
+		{name: "BB-12 recipient in a comment", forge: bare(letter("Cc: (carol@clinic.example) x@clinic.example\n")), env: envelope(alice, "carol@clinic.example"), want: hisp.Tampered},
 		{name: "S8 outer From differs", forge: header("From: mallory@evil.example\nTo: bob@clinic.example\n"), want: hisp.Tampered},
 		{name: "S8 two outer From", forge: header("From: alice@hospital.example\nFrom: mallory@evil.example\nTo: bob@clinic.example\n"), want: hisp.Malformed},
 		{name: "S8 outer From unreadable", forge: header("From: alice@hospital.example, mallory@evil.example\nTo: bob@clinic.example\n"), want: hisp.Tampered},

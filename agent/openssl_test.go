@@ -72,6 +72,8 @@ type cmsCase struct {
 	rsa    []string    // -keyopt for the recipient
 	inner  string      // the entity, wrapped letter
 	two    bool        // a second signer
+	resign string      // arguments for a second signer added afterwards
+	second testca.Spec
 	want   hisp.Kind
 }
 
@@ -100,6 +102,13 @@ func (c cmsCase) run(t *testing.T) {
 		args = append(args, "-signer", second.Cert, "-inkey", second.Key)
 	}
 	o.run(append(args, strings.Fields(c.sign)...)...)
+	if c.resign != "" {
+		second := o.issued("second", w.ca.Issue(c.second))
+		out := filepath.Join(o.dir, "resigned.eml")
+		args := []string{c.tool, "-resign", "-in", signed, "-signer", second.Cert, "-inkey", second.Key, "-out", out}
+		o.run(append(args, strings.Fields(c.resign)...)...)
+		signed = out
+	}
 	args = append([]string{c.tool, "-encrypt", "-in", signed, "-from", alice, "-to", bob, "-subject", "outer"}, strings.Fields(c.seal)...)
 	if len(c.rsa) > 0 {
 		args = append(args, "-recip", r.Cert)
@@ -148,6 +157,9 @@ func TestOpen_fromOpenssl(t *testing.T) {
 		{name: "large, streamed", sign: "-stream", seal: "-stream -aes128", inner: large},
 		{name: "large, definite", sign: "-noindef", seal: "-noindef -aes256", inner: large},
 		{name: "two signers", two: true},
+		{name: "a second signer added later", sign: "-nodetach", resign: "-nodetach"},
+		{name: "SM-21 a second signer with RSA 1024", sign: "-nodetach", resign: "-nodetach", second: testca.Spec{KeyKind: testca.RSA1024}},
+		{name: "S5 a second signer without attributes", sign: "-nodetach", resign: "-nodetach -noattr", want: hisp.BadSignature},
 		{name: "no smimeCapabilities", sign: "-nosmimecap"},
 		{name: "CAdES", sign: "-cades"},
 		{name: "unwrapped", inner: "Content-Type: text/plain\r\n\r\ncanary-body\r\n"},
