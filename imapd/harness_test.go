@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/hispnode/hisp/hisp"
+	"github.com/hispnode/hisp/store"
+	"github.com/hispnode/hisp/store/bolt"
 )
 
 // Canary words: they must never be in a log (row AU-04).
@@ -86,6 +88,37 @@ type testNode struct {
 	clear string      // address with STARTTLS
 	full  string      // address with TLS
 	stop  func()
+}
+
+// onStores runs a test on the fake and on the real store.
+func onStores(t *testing.T, test func(*testing.T, *testNode)) {
+	t.Run("memory", func(t *testing.T) { test(t, newTestNode(t, nil)) })
+	t.Run("bolt", func(t *testing.T) {
+		s := openBolt(t)
+		test(t, newTestNode(t, func(c *Config) { c.Store = s }))
+	})
+}
+
+// openBolt is a real store with the test account.
+func openBolt(t testing.TB) *bolt.Store {
+	t.Helper()
+	s, err := bolt.Open(bolt.Options{Dir: t.TempDir(), MasterKey: store.NewMasterKey()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx := context.Background()
+	if err := s.AddDomain(ctx, store.Domain{Name: testAddress.Domain}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutAccount(ctx, store.AccountRecord{Account: hisp.Account{Address: testAddress}}); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func newTestCert(t testing.TB, name string) tls.Certificate {

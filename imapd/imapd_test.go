@@ -12,8 +12,9 @@ import (
 const plainMessage = "From: Dr Canary <canary@clinic.example>\r\nTo: b@x.example\r\nSubject: canary subject\r\n" +
 	"Date: Sun, 22 Nov 2026 10:00:00 +0100\r\nMessage-ID: <canary-1@clinic.example>\r\n\r\nhello body\r\n"
 
-func TestSession_story(t *testing.T) {
-	n := newTestNode(t, nil)
+func TestSession_story(t *testing.T) { onStores(t, testSessionStory) }
+
+func testSessionStory(t *testing.T, n *testNode) {
 	n.deliver("INBOX", plainMessage)
 	c := n.login()
 	caps := c.ok("CAPABILITY")
@@ -63,8 +64,9 @@ func TestSession_story(t *testing.T) {
 
 // TestPush: every session on a folder hears of arrivals, flags and removals
 // made by others (row ED-04).
-func TestPush(t *testing.T) {
-	n := newTestNode(t, nil)
+func TestPush(t *testing.T) { onStores(t, testPush) }
+
+func testPush(t *testing.T, n *testNode) {
 	n.deliver("INBOX", plainMessage)
 	idler, other := n.login(), n.login()
 	idler.ok("SELECT INBOX")
@@ -93,8 +95,9 @@ func TestPush(t *testing.T) {
 
 // TestExpungeHeld: FETCH, STORE and SEARCH with message numbers must not
 // change them (RFC 9051 §7.5.1); what is gone is told by a code.
-func TestExpungeHeld(t *testing.T) {
-	n := newTestNode(t, nil)
+func TestExpungeHeld(t *testing.T) { onStores(t, testExpungeHeld) }
+
+func testExpungeHeld(t *testing.T, n *testNode) {
 	for range 3 {
 		n.deliver("INBOX", plainMessage)
 	}
@@ -115,8 +118,9 @@ func TestExpungeHeld(t *testing.T) {
 }
 
 // TestExamine: go-imap does not enforce read-only.
-func TestExamine(t *testing.T) {
-	n := newTestNode(t, nil)
+func TestExamine(t *testing.T) { onStores(t, testExamine) }
+
+func testExamine(t *testing.T, n *testNode) {
 	n.deliver("INBOX", plainMessage, `\Deleted`)
 	c := n.login()
 	has(t, c.want("EXAMINE INBOX", "OK [READ-ONLY]"), "[PERMANENTFLAGS ()]")
@@ -133,8 +137,9 @@ func TestExamine(t *testing.T) {
 	has(t, c.ok("STATUS INBOX (MESSAGES)"), "MESSAGES 0")
 }
 
-func TestFolders(t *testing.T) {
-	n := newTestNode(t, nil)
+func TestFolders(t *testing.T) { onStores(t, testFolders) }
+
+func testFolders(t *testing.T, n *testNode) {
 	c := n.login()
 	c.ok("CREATE a/b/c/")
 	list := c.ok(`LIST "" "a*"`)
@@ -154,6 +159,7 @@ func TestFolders(t *testing.T) {
 	has(t, c.ok(`LIST "" "*"`), `"z/b/c"`)
 	c.ok("SUBSCRIBE z/b")
 	has(t, c.ok(`LSUB "" "z/%"`), `LSUB (\HasChildren) "/" "z/b"`)
+	c.ok("UNSUBSCRIBE z")
 	has(t, c.ok(`LSUB "" "%"`), `LSUB (\Noselect) "/" "z"`)
 	has(t, c.ok(`LIST (SUBSCRIBED RECURSIVEMATCH) "" "%"`), `"z" (CHILDINFO ("SUBSCRIBED"))`)
 	has(t, c.ok(`LIST "" (INBOX z) RETURN (STATUS (MESSAGES UNSEEN))`), `* STATUS INBOX (MESSAGES 0 UNSEEN 0)`)
@@ -210,8 +216,9 @@ func TestMatches(t *testing.T) {
 }
 
 // TestFolderGone: a session whose folder is deleted elsewhere is told to go.
-func TestFolderGone(t *testing.T) {
-	n := newTestNode(t, nil)
+func TestFolderGone(t *testing.T) { onStores(t, testFolderGone) }
+
+func testFolderGone(t *testing.T, n *testNode) {
 	if err := n.store.CreateFolder(context.Background(), testAddress, "tmp", ""); err != nil {
 		t.Fatal(err)
 	}

@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/store"
+	"github.com/hispnode/hisp/store/storetest"
 )
 
 // memStore is store.Folders and store.Messages in memory, complete.
@@ -46,14 +48,13 @@ func (s *memStore) addAccount(a hisp.Address) {
 	s.accounts[a.Key()] = acct
 	for name, use := range map[string]string{"INBOX": "", "Sent": `\Sent`, "Drafts": `\Drafts`, "Junk": `\Junk`, "Trash": `\Trash`} {
 		acct.folders[name] = s.newFolder(name, use)
-		acct.folders[name].Subscribed = true
 	}
 }
 
 func (s *memStore) newFolder(name, use string) *memFolder {
 	s.validity++
 	return &memFolder{
-		Folder:   store.Folder{Name: name, SpecialUse: use, UIDValidity: s.validity, UIDNext: 1},
+		Folder:   store.Folder{Name: name, SpecialUse: use, UIDValidity: s.validity, UIDNext: 1, HighestModSeq: 1, Subscribed: true},
 		watchers: make(map[chan struct{}]struct{}),
 	}
 }
@@ -70,7 +71,7 @@ func (s *memStore) folder(a hisp.Address, name string) (*memFolder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f, ok := acct.folders[name]; ok {
+	if f, ok := acct.folders[lookupName(name)]; ok {
 		return f, nil
 	}
 	return nil, hisp.NotFound
@@ -125,7 +126,10 @@ func (s *memStore) CreateFolder(_ context.Context, a hisp.Address, name, use str
 	if err != nil {
 		return err
 	}
-	if _, ok := acct.folders[name]; ok {
+	if name != lookupName(name) && lookupName(name) != inbox || strings.ContainsAny(name, "\r\n\x00") || strings.Contains("/"+name, "//") {
+		return hisp.Malformed
+	}
+	if _, ok := acct.folders[lookupName(name)]; ok {
 		return hisp.Conflict
 	}
 	acct.folders[name] = s.newFolder(name, use)
@@ -139,7 +143,7 @@ func (s *memStore) DeleteFolder(_ context.Context, a hisp.Address, name string) 
 	if err != nil {
 		return err
 	}
-	if name == "INBOX" {
+	if lookupName(name) == inbox {
 		return hisp.Denied
 	}
 	delete(s.accounts[a.Key()].folders, name)
@@ -168,6 +172,14 @@ func (s *memStore) RenameFolder(_ context.Context, a hisp.Address, from, to stri
 		f.HighestModSeq++
 		f.changed()
 		return nil
+	}
+	if strings.HasPrefix(to, from+"/") {
+		return hisp.Malformed
+	}
+	for name := range folders {
+		if _, taken := folders[to+strings.TrimPrefix(name, from)]; taken && strings.HasPrefix(name, from+"/") {
+			return hisp.Conflict
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(folders)) {
 		if name == from || strings.HasPrefix(name, from+"/") {
@@ -224,7 +236,7 @@ func (f *memFolder) find(uid uint32) (int, bool) {
 
 func (s *memStore) add(f *memFolder, msg hisp.Message, flags []string, received time.Time) store.MessageInfo {
 	f.HighestModSeq++
-	m := memMessage{store.MessageInfo{UID: f.UIDNext, ModSeq: f.HighestModSeq, Flags: slices.Clone(flags), Received: received, Size: msg.Size()}, msg}
+	m := memMessage{store.MessageInfo{UID: f.UIDNext, ModSeq: f.HighestModSeq, Flags: combine(nil, store.FlagsReplace, flags), Received: received, Size: msg.Size()}, msg}
 	f.UIDNext++
 	f.messages = append(f.messages, m)
 	f.changed()
@@ -242,7 +254,7 @@ func (s *memStore) Append(_ context.Context, a hisp.Address, name string, msg hi
 		return store.Folder{}, store.MessageInfo{}, hisp.Full
 	}
 	info := s.add(f, msg, flags, received)
-	return f.Folder, info, nil
+	return f.count(), info, nil
 }
 
 func (s *memStore) SetFlags(_ context.Context, a hisp.Address, name string, uids []uint32, op store.FlagOp, flags []string) ([]store.MessageInfo, error) {
@@ -252,35 +264,47 @@ func (s *memStore) SetFlags(_ context.Context, a hisp.Address, name string, uids
 	if err != nil {
 		return nil, err
 	}
-	f.HighestModSeq++
+	next := f.HighestModSeq + 1
 	var l []store.MessageInfo
-	for _, uid := range uids {
+	for _, uid := range distinct(uids) {
 		i, ok := f.find(uid)
 		if !ok {
 			continue
 		}
 		m := &f.messages[i]
-		m.Flags = combine(m.Flags, op, flags)
-		m.ModSeq = f.HighestModSeq
+		if changed := combine(m.Flags, op, flags); !slices.Equal(changed, m.Flags) {
+			m.Flags, m.ModSeq, f.HighestModSeq = changed, next, next
+		}
 		l = append(l, m.MessageInfo)
 	}
 	f.changed()
 	return l, nil
 }
 
+func distinct(uids []uint32) []uint32 {
+	return slices.Compact(slices.Sorted(slices.Values(uids)))
+}
+
 func combine(have []string, op store.FlagOp, flags []string) []string {
-	var out []string
-	switch op {
-	case store.FlagsReplace:
-		out = slices.Clone(flags)
-	case store.FlagsAdd:
-		out = append(slices.Clone(have), flags...)
-	case store.FlagsRemove:
-		for _, h := range have {
-			if !slices.Contains(flags, h) {
-				out = append(out, h)
+	var change []string
+	for _, f := range flags {
+		for _, g := range systemFlags() {
+			if strings.EqualFold(f, string(g)) {
+				f = string(g)
 			}
 		}
+		if !strings.EqualFold(f, string(flagRecent)) {
+			change = append(change, f)
+		}
+	}
+	out := slices.Clone(have)
+	switch op {
+	case store.FlagsReplace:
+		out = change
+	case store.FlagsAdd:
+		out = append(out, change...)
+	case store.FlagsRemove:
+		out = slices.DeleteFunc(out, func(f string) bool { return slices.Contains(change, f) })
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
@@ -298,7 +322,7 @@ func (s *memStore) CopyMessages(_ context.Context, a hisp.Address, from string, 
 		return store.Folder{}, nil, err
 	}
 	var pairs []store.UIDPair
-	for _, uid := range uids {
+	for _, uid := range distinct(uids) {
 		i, ok := f.find(uid)
 		if !ok {
 			continue
@@ -356,4 +380,27 @@ func (s *memStore) Watch(ctx context.Context, a hisp.Address, name string) <-cha
 		delete(f.watchers, ch)
 	})
 	return ch
+}
+
+// The rest makes memStore pass the contract suite.
+
+func (s *memStore) AddDomain(context.Context, store.Domain) error       { return nil }
+func (s *memStore) RemoveDomain(context.Context, hisp.Domain) error     { return nil }
+func (s *memStore) ListDomains(context.Context) ([]store.Domain, error) { return nil, nil }
+func (s *memStore) PutAccount(_ context.Context, a store.AccountRecord) error {
+	s.addAccount(a.Address)
+	return nil
+}
+func (s *memStore) RemoveAccount(context.Context, hisp.Address) error { return nil }
+func (s *memStore) GetAccount(context.Context, hisp.Address) (store.AccountRecord, error) {
+	return store.AccountRecord{}, hisp.NotFound
+}
+func (s *memStore) ListAccounts(context.Context, hisp.Domain) ([]store.AccountRecord, error) {
+	return nil, nil
+}
+func (s *memStore) Close() error { return nil }
+
+// TestMemStore: the fake keeps the promises of a store.
+func TestMemStore(t *testing.T) {
+	storetest.RunMail(t, func(*testing.T) storetest.Mail { return newMemStore() })
 }
