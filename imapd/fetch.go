@@ -84,13 +84,9 @@ func checkSections(options *imap.FetchOptions) error {
 }
 
 func setsSeen(options *imap.FetchOptions) bool {
-	return slices.ContainsFunc(options.BodySection, func(b *imap.FetchItemBodySection) bool { return setsSeenSection(b) }) ||
+	return slices.ContainsFunc(options.BodySection, func(b *imap.FetchItemBodySection) bool { return !b.Peek }) ||
 		slices.ContainsFunc(options.BinarySection, func(b *imap.FetchItemBinarySection) bool { return !b.Peek })
 }
-
-// setsSeenSection: RFC822.HEADER is a peek (RFC 3501 §6.4.5), which go-imap
-// says in Peek.
-func setsSeenSection(b *imap.FetchItemBodySection) bool { return !b.Peek }
 
 // markSeen sets \Seen on the messages of a batch that do not have it.
 func (f *fetch) markSeen(batch []int) error {
@@ -127,6 +123,12 @@ func (f *fetch) one(w *imapserver.FetchWriter, i int) error {
 	if e == nil {
 		f.missing = true
 		return nil
+	}
+	if e.size >= keepPartial && f.readsMessage() { // it is held until the client has taken it
+		if !f.srv.messages.take(e.size) {
+			return no(imap.ResponseCodeUnavailable, "too many large messages are being fetched, try again later")
+		}
+		defer f.srv.messages.give(e.size)
 	}
 	body, err := f.load(e)
 	switch {
@@ -189,10 +191,16 @@ func (b *bodyData) write(r *imapserver.FetchResponseWriter, options *imap.FetchO
 	}
 }
 
+// readsMessage tells whether more is asked for than the store lists.
+func (f *fetch) readsMessage() bool {
+	o := f.options
+	return o.Envelope || o.BodyStructure != nil || len(o.BodySection)+len(o.BinarySection)+len(o.BinarySectionSize) > 0
+}
+
 // load reads and cuts what the options ask for.
 func (f *fetch) load(e *entry) (*bodyData, error) {
 	o := f.options
-	if !o.Envelope && o.BodyStructure == nil && len(o.BodySection)+len(o.BinarySection)+len(o.BinarySectionSize) == 0 {
+	if !f.readsMessage() {
 		return &bodyData{}, nil
 	}
 	m := &content{ctx: f.ctx, srv: f.srv, key: f.cacheKey(e.uid), folder: f.sel.view.key.folder, account: f.acct.Address, keep: keepsMessage(o, e.size)}

@@ -394,3 +394,6 @@ func (c *client) ended() []string {
 		l = append(l, s)
 	}
 }
+
+// insecureTLS trusts whatever the node of a child process shows.
+func insecureTLS() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }

@@ -55,7 +55,7 @@ type Limits struct {
 	PreAuthPer     int           // the same for one peer address, default 100
 	PreAuthTime    time.Duration // from accept to login, default 60 s
 	MessageSize    int64         // octets of one APPEND, default 36 MiB
-	AppendMemory   int64         // octets of all APPENDs in progress, default 256 MiB
+	MessageMemory  int64         // octets of messages held for APPEND and FETCH in progress, default 256 MiB
 	CacheMemory    int64         // octets of parsed structures and large messages kept, default 64 MiB
 	Folders        int           // folders of one account, default 1000
 	SearchTime     time.Duration // of one SEARCH, default 60 s
@@ -85,7 +85,7 @@ func (l Limits) withDefaults() Limits {
 	setInt(&l.PreAuthPer, 100)
 	setTime(&l.PreAuthTime, 60*time.Second)
 	setSize(&l.MessageSize, 36<<20) // 25 MB of attachments in base64
-	setSize(&l.AppendMemory, 256<<20)
+	setSize(&l.MessageMemory, 256<<20)
 	setSize(&l.CacheMemory, 64<<20)
 	setInt(&l.Folders, 1000)
 	setTime(&l.SearchTime, 60*time.Second)
@@ -97,16 +97,16 @@ func (l Limits) withDefaults() Limits {
 // Server is the IMAP edge. One Server may serve several listeners; their
 // connections share its limits.
 type Server struct {
-	auth    hisp.Authenticator
-	store   Mailboxes
-	tls     *tls.Config
-	limits  Limits
-	log     *slog.Logger
-	clock   hisp.Clock
-	conns   *connTable
-	views   *viewTable
-	cache   *cache
-	appends *budget
+	auth     hisp.Authenticator
+	store    Mailboxes
+	tls      *tls.Config
+	limits   Limits
+	log      *slog.Logger
+	clock    hisp.Clock
+	conns    *connTable
+	views    *viewTable
+	cache    *cache
+	messages *budget
 }
 
 // New checks c and makes a Server. The error is Internal and tells what is
@@ -132,10 +132,10 @@ func New(c Config) (*Server, error) {
 	l := c.Limits.withDefaults()
 	return &Server{
 		auth: c.Auth, store: c.Store, tls: tlsConfig(c.TLS), limits: l, log: c.Log, clock: c.Clock,
-		conns:   newConnTable(l),
-		views:   newViewTable(c.Store, c.Clock),
-		cache:   newCache(l.CacheMemory),
-		appends: newBudget(l.AppendMemory),
+		conns:    newConnTable(l),
+		views:    newViewTable(c.Store, c.Clock),
+		cache:    newCache(l.CacheMemory),
+		messages: newBudget(l.MessageMemory),
 	}, nil
 }
 

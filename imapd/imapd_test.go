@@ -246,3 +246,77 @@ func TestDiff(t *testing.T) {
 
 var _ Mailboxes = (*memStore)(nil)
 var _ store.Messages = (*memStore)(nil)
+
+// TestDesktopClient is the order in which Thunderbird works: folders, flags,
+// headers, one message, a copy of what was sent, a removal, then IDLE.
+func TestDesktopClient(t *testing.T) {
+	onStores(t, func(t *testing.T, n *testNode) {
+		for range 3 {
+			n.deliver("INBOX", nested)
+		}
+		c := n.startTLS()
+		c.ok("CAPABILITY")
+		c.ok("AUTHENTICATE PLAIN " + plainResponse())
+		c.ok("CAPABILITY")
+		c.ok("ENABLE UTF8=ACCEPT")
+		c.ok("NAMESPACE")
+		has(t, c.ok(`LIST (SUBSCRIBED) "" "*" RETURN (SPECIAL-USE)`), `\Trash`)
+		has(t, c.ok(`LIST "" "INBOX"`), "INBOX")
+		has(t, c.ok(`SELECT "INBOX"`), "* 3 EXISTS")
+		if got := c.ok("UID FETCH 1:* (FLAGS)"); len(got) != 3 {
+			t.Errorf("flags of %d messages, want 3", len(got))
+		}
+		has(t, c.ok("UID FETCH 1:3 (UID RFC822.SIZE FLAGS BODY.PEEK[HEADER.FIELDS (From To Cc Bcc Subject Date Message-ID Priority X-Priority References Newsgroups In-Reply-To Content-Type Reply-To)])"), "BODY[HEADER.FIELDS (")
+		has(t, c.ok("UID FETCH 2 (UID RFC822.SIZE BODY.PEEK[])"), nested)
+		c.ok(`UID STORE 2 +Flags (\Seen)`)
+		c.want(fmt.Sprintf("APPEND \"Sent\" (\\Seen) {%d}\r\n%s", len(plainMessage), plainMessage), "OK [APPENDUID")
+		has(t, c.ok(`UID STORE 1 +FLAGS (\Deleted \Seen)`), `\Deleted`)
+		has(t, c.ok(`UID MOVE 1 "Trash"`), "* 1 EXPUNGE")
+		c.send("i IDLE\r\n")
+		c.line()
+		n.deliver("INBOX", plainMessage)
+		if got := c.line(); got != "* 3 EXISTS" {
+			t.Errorf("IDLE told %q", got)
+		}
+		c.send("DONE\r\n")
+		c.until("i")
+		has(t, c.ok("UID FETCH 4:* (FLAGS)"), "* 3 FETCH (UID 4 FLAGS ())")
+		c.ok(`LIST "" "%" RETURN (STATUS (UIDNEXT MESSAGES UNSEEN))`)
+		c.ok("CLOSE")
+		c.ok("LOGOUT")
+		want := map[string]int{"INBOX": 3, "Sent": 1, "Trash": 1}
+		for folder, count := range want {
+			if _, infos, err := n.store.ListMessages(context.Background(), testAddress, folder); err != nil || len(infos) != count {
+				t.Errorf("%s has %d messages, %v; want %d", folder, len(infos), err, count)
+			}
+		}
+	})
+}
+
+// TestRestart: UIDs, UIDVALIDITY and flags are those of the store, and outlive
+// the edge.
+func TestRestart(t *testing.T) {
+	s := openBolt(t)
+	n := newTestNode(t, func(c *Config) { c.Store = s })
+	n.deliver("INBOX", plainMessage)
+	c := n.login()
+	before := c.ok("SELECT INBOX")
+	c.ok(`STORE 1 +FLAGS (\Flagged kept)`)
+	n.stop()
+	n.start()
+	c = n.login()
+	after := c.ok("SELECT INBOX")
+	if validity(before) == "" || validity(before) != validity(after) {
+		t.Errorf("UIDVALIDITY %q, then %q", validity(before), validity(after))
+	}
+	has(t, c.ok("FETCH 1 (UID FLAGS)"), `UID 1 FLAGS (\Flagged kept)`)
+}
+
+func validity(lines []string) string {
+	for _, l := range lines {
+		if _, rest, ok := strings.Cut(l, "[UIDVALIDITY "); ok {
+			return rest
+		}
+	}
+	return ""
+}

@@ -14,7 +14,10 @@ import (
 	"github.com/hispnode/hisp/store"
 )
 
-// budget bounds the octets that all APPENDs in progress may hold.
+// appendStep is how many octets of a literal are read at once.
+const appendStep int64 = 64 << 10
+
+// budget bounds the octets of messages that all connections together hold.
 type budget struct {
 	mu   sync.Mutex
 	left int64
@@ -45,7 +48,7 @@ func (s *session) Append(mailbox string, r imap.LiteralReader, options *imap.App
 	if err != nil {
 		return nil, err
 	}
-	defer s.srv.appends.give(r.Size())
+	defer s.srv.messages.give(r.Size())
 	flags, err := checkFlags(options.Flags, s.keywords())
 	if err != nil {
 		return nil, err
@@ -63,30 +66,34 @@ func (s *session) Append(mailbox string, r imap.LiteralReader, options *imap.App
 	return &imap.AppendData{UID: imap.UID(info.UID), UIDValidity: f.UIDValidity}, nil
 }
 
-// readAppend reads the literal into memory that grows with what arrives. On
+// readAppend reads the literal into memory that grows with what arrives, and
+// the budget with it: who announces much and sends little holds little. On
 // success r.Size() octets of the budget are taken.
 func (s *session) readAppend(r imap.LiteralReader) ([]byte, error) {
 	size := r.Size()
 	if size == 0 {
 		return nil, bad("a message has at least one octet")
 	}
-	if !s.srv.appends.take(size) {
-		return nil, no(imap.ResponseCodeUnavailable, "too many messages are being stored, try again later")
-	}
 	var b bytes.Buffer
-	_, err := io.Copy(&b, r)
-	raw := b.Bytes()
-	switch {
-	case err != nil:
-	case int64(len(raw)) != size:
-		err = io.ErrUnexpectedEOF
-	case bytes.IndexByte(raw, 0) >= 0:
-		err = no(imap.ResponseCodeCannot, "the message has a NUL octet; encode binary content")
-	default:
-		return raw, nil
+	var held int64
+	var err error
+	for held < size && err == nil {
+		step := min(appendStep, size-held)
+		if !s.srv.messages.take(step) {
+			err = no(imap.ResponseCodeUnavailable, "too many messages are being stored, try again later")
+			break
+		}
+		held += step
+		_, err = io.CopyN(&b, r, step)
 	}
-	s.srv.appends.give(size)
-	return nil, err
+	if err == nil && bytes.IndexByte(b.Bytes(), 0) >= 0 {
+		err = no(imap.ResponseCodeCannot, "the message has a NUL octet; encode binary content")
+	}
+	if err != nil {
+		s.srv.messages.give(held)
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // refuseTarget is refuse for a folder to put messages in.

@@ -270,6 +270,23 @@ func TestAppend_limits(t *testing.T) {
 	has(t, c.ok("FETCH 1 FLAGS"), `(\Seen kw)`)
 }
 
+// TestMessageMemory: messages in progress are bounded for all connections.
+func TestMessageMemory(t *testing.T) {
+	n := newTestNode(t, func(c *Config) { c.Limits.MessageMemory = 1 << 20 })
+	c := n.login()
+	big := strings.Repeat("x", 1<<20+1)
+	c.want(fmt.Sprintf("APPEND INBOX {%d}\r\n%s", len(big), big), "NO [UNAVAILABLE]")
+	n.deliver("INBOX", "\r\n"+big)
+	c.ok("SELECT INBOX")
+	c.want("FETCH 1 BODY[]", "NO [UNAVAILABLE]")
+	c.ok(fmt.Sprintf("APPEND INBOX {%d}\r\n%s", 1<<20, big[:1<<20]))
+	n.srv.messages.mu.Lock()
+	defer n.srv.messages.mu.Unlock()
+	if left := n.srv.messages.left; left != 1<<20 {
+		t.Errorf("%d octets are left, want all %d", left, 1<<20)
+	}
+}
+
 // TestSlowStrangers: who only holds connections cannot keep out who logs in
 // (row T10).
 func TestSlowStrangers(t *testing.T) {

@@ -37,12 +37,7 @@ func sessionCaps() imap.CapSet {
 // serve runs the accept loop and owns everything it starts.
 func (s *Server) serve(ctx context.Context, ln net.Listener, open opener) error {
 	feed := newFeed(ln.Addr())
-	lib := imapserver.New(&imapserver.Options{
-		NewSession:   s.newSession,
-		Caps:         sessionCaps(),
-		Logger:       libraryLog{s.log},
-		InsecureAuth: true, // the feed holds TLS connections only
-	})
+	lib := s.parser()
 	var library, running sync.WaitGroup
 	library.Go(func() { _ = lib.Serve(feed) }) // ends with the feed
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
@@ -61,6 +56,16 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, open opener) error 
 	feed.close()
 	library.Wait()
 	return err
+}
+
+// parser makes the go-imap server that reads commands behind the gate.
+func (s *Server) parser() *imapserver.Server {
+	return imapserver.New(&imapserver.Options{
+		NewSession:   s.newSession,
+		Caps:         sessionCaps(),
+		Logger:       libraryLog{s.log},
+		InsecureAuth: true, // the feed holds TLS connections only
+	})
 }
 
 // drain ends the connections of one listener: those that wait for their client
