@@ -98,8 +98,9 @@ func isASCII(s string) bool {
 
 // Object identifiers.
 var (
-	oidKeyUsage        = asn1.ObjectIdentifier{2, 5, 29, 15}               // RFC 5280 §4.2.1.3
-	oidSubjectAltName  = asn1.ObjectIdentifier{2, 5, 29, 17}               // RFC 5280 §4.2.1.6
-	oidEmailAddress    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1} // RFC 5280 appendix A.1
-	oidSmtpUTF8Mailbox = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 9}  // RFC 8398 §3
+	oidKeyUsage        = asn1.ObjectIdentifier{2, 5, 29, 15}                // RFC 5280 §4.2.1.3
+	oidSubjectAltName  = asn1.ObjectIdentifier{2, 5, 29, 17}                // RFC 5280 §4.2.1.6
+	oidEmailAddress    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}  // RFC 5280 appendix A.1
+	oidRSAPSS          = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10} // RFC 4055 §3.1
+	oidSmtpUTF8Mailbox = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 9}   // RFC 8398 §3
 )

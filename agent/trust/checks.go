@@ -131,7 +131,10 @@ func (s *search) signatureProblem(c, subject *node) Reason {
 		s.exhausted = true
 		return TooComplex
 	}
-	if c.CheckSignature(subject.SignatureAlgorithm, subject.RawTBSCertificate, subject.Signature) != nil {
+	public, pssOnly := publicKey(c.Certificate)
+	issuer := x509.Certificate{PublicKey: public}
+	if pssOnly && !isPSS(subject.SignatureAlgorithm) ||
+		issuer.CheckSignature(subject.SignatureAlgorithm, subject.RawTBSCertificate, subject.Signature) != nil {
 		return BadSignature
 	}
 	s.cache.add(key)

@@ -2,11 +2,13 @@ package trust
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/hispnode/hisp/test/need"
 	"github.com/hispnode/hisp/test/testca"
@@ -61,4 +63,46 @@ func opensslVerify(t *testing.T, tool string, g given) (bool, string) {
 	}
 	out, err := exec.Command(tool, append(args, file("leaf.pem", g.leaf))...).CombinedOutput()
 	return err == nil, string(out)
+}
+
+// TestPath_keyForPSSOnly: crypto/x509 does not read a key that its certificate
+// marks for PSS only (RFC 4055 §1.2, row SM-14); openssl makes them.
+func TestPath_keyForPSSOnly(t *testing.T) {
+	tool, dir := need.Tool(t, "openssl"), t.TempDir()
+	run := func(args ...string) {
+		cmd := exec.Command(tool, args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("openssl %v: %v\n%s", args, err, out)
+		}
+	}
+	load := func(name string) *x509.Certificate {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(data)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	for bits, want := range map[string]Reason{"2048": "", "1024": WeakKey} {
+		run("req", "-x509", "-newkey", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:"+bits, "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
+			"-subj", "/CN=CA", "-addext", "keyUsage=critical,keyCertSign")
+		run("req", "-new", "-newkey", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048", "-nodes", "-keyout", "leaf.key", "-out", "leaf.csr",
+			"-subj", "/CN=A", "-addext", "subjectAltName=email:alice@hospital.example", "-addext", "keyUsage=digitalSignature,keyEncipherment")
+		run("x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-copy_extensions", "copyall", "-days", "3", "-set_serial", "7", "-out", "leaf.pem",
+			"-sha256", "-sigopt", "rsa_pss_saltlen:-1") // crypto/x509 reads salts as long as the digest only
+		leaf, ca := load("leaf.pem"), load("ca.pem")
+		chain, err := New(Config{}).Path(leaf, nil, certs{ca}, time.Now())
+		checkPath(t, given{leaf: leaf, anchors: certs{ca}}, chain, err, want)
+		if err := CheckUsage(leaf, Sign); err != nil {
+			t.Error(err)
+		}
+		if err := CheckUsage(leaf, Encrypt); err == nil {
+			t.Error("a key for PSS only is taken for encryption")
+		}
+	}
 }

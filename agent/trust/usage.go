@@ -1,10 +1,13 @@
 package trust
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 )
 
 // Usage is what an end entity's key is to be used for.
@@ -39,13 +42,14 @@ func usageProblem(cert *x509.Certificate, u Usage) Reason {
 	if u == Encrypt {
 		bit = x509.KeyUsageKeyEncipherment
 	}
-	_, isRSA := cert.PublicKey.(*rsa.PublicKey)
+	key, pssOnly := publicKey(cert)
+	_, isRSA := key.(*rsa.PublicKey)
 	switch {
 	case cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign != 0:
 		return CAAsLeaf
 	case u != Sign && u != Encrypt, hasKeyUsage(cert) && cert.KeyUsage&bit == 0:
 		return KeyUsage
-	case weakKey(cert), u == Encrypt && !isRSA:
+	case weakKey(cert), u == Encrypt && (!isRSA || pssOnly):
 		return WeakKey
 	}
 	return ""
@@ -57,7 +61,8 @@ func hasKeyUsage(cert *x509.Certificate) bool { return extension(cert, oidKeyUsa
 // weakKey tells whether the public key is not on the allow-list: RSA of 2048
 // bits or more with an exponent above 2^16, ECDSA on P-256, P-384 or P-521.
 func weakKey(cert *x509.Certificate) bool {
-	switch key := cert.PublicKey.(type) {
+	key, _ := publicKey(cert)
+	switch key := key.(type) {
 	case *rsa.PublicKey:
 		bits := key.N.BitLen()
 		return bits < minRSABits || bits > maxRSABits || key.E <= minRSAExponent || key.E&1 == 0
@@ -65,6 +70,28 @@ func weakKey(cert *x509.Certificate) bool {
 		return key.Curve != elliptic.P256() && key.Curve != elliptic.P384() && key.Curve != elliptic.P521()
 	}
 	return true
+}
+
+// publicKey returns the key of cert. It also reads an RSA key that is for PSS
+// signatures only (RFC 4055 §1.2), which crypto/x509 leaves nil. That key's
+// parameters, which can narrow the hash further, are not enforced: all hashes
+// of strongSignature are good enough.
+func publicKey(cert *x509.Certificate) (key crypto.PublicKey, pssOnly bool) {
+	if cert.PublicKey != nil {
+		return cert.PublicKey, false
+	}
+	var spki struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if unmarshal(cert.RawSubjectPublicKeyInfo, &spki) != nil || !spki.Algorithm.Algorithm.Equal(oidRSAPSS) {
+		return nil, false
+	}
+	rsaKey, err := x509.ParsePKCS1PublicKey(spki.Key.RightAlign())
+	if err != nil {
+		return nil, false
+	}
+	return rsaKey, true
 }
 
 // strongSignature tells whether the signature algorithm is on the allow-list
@@ -77,4 +104,8 @@ func strongSignature(a x509.SignatureAlgorithm) bool {
 		return true
 	}
 	return false
+}
+
+func isPSS(a x509.SignatureAlgorithm) bool {
+	return a == x509.SHA256WithRSAPSS || a == x509.SHA384WithRSAPSS || a == x509.SHA512WithRSAPSS
 }
