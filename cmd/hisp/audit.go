@@ -79,7 +79,7 @@ func auditList(f *flag.FlagSet) func(c *call) error {
 			return err
 		}
 		if *private {
-			if err := c.admin("audit list -private", "", hisp.Address{}, func() error { return nil }); err != nil {
+			if err := c.audited("audit list -private", "", hisp.Address{}, func() error { return nil }); err != nil {
 				return err
 			}
 		}

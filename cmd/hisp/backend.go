@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/hispnode/hisp/agent"
 	"github.com/hispnode/hisp/agent/cms"
@@ -38,6 +39,9 @@ type backend struct {
 
 // openBackend opens the store of c and builds the parts on it.
 func openBackend(c config, log *slog.Logger, clock hisp.Clock) (*backend, error) {
+	if err := checkOwner(c.resolve(c.Data)); err != nil {
+		return nil, err
+	}
 	key, err := readMasterKey(c.resolve(c.MasterKeyFile))
 	if err != nil {
 		return nil, err
@@ -128,6 +132,21 @@ func readMasterKey(path string) (store.MasterKey, error) {
 		return key, fmt.Errorf("%s: %w", path, err)
 	}
 	return key, nil
+}
+
+// checkOwner keeps root from leaving files in the data folder of another user,
+// whose node could then not open its store.
+func checkOwner(data string) error {
+	info, err := os.Stat(data)
+	if err != nil {
+		return nil // to be made, or bolt.Open says what is wrong
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 || owner.Uid == 0 {
+		return nil
+	}
+	return hint(fmt.Errorf("%s: belongs to user %d, and this is root", data, owner.Uid),
+		fmt.Sprintf("run the command as that user: sudo -u '#%d' hisp …", owner.Uid))
 }
 
 // storeError says in the operator's words why the store does not open.

@@ -15,19 +15,11 @@ func backupCommand(*flag.FlagSet) func(c *call) error {
 			return err
 		}
 		dir := c.path(c.args[0])
-		rec := hisp.AuditRecord{Time: c.clock().UTC(), Event: hisp.AuditAdmin, Outcome: hisp.OutcomeBegun, Detail: "backup",
-			Private: hisp.AuditPrivate{Auth: hisp.AuthLocal}}
-		if err := c.store.Record(c.ctx, rec); err != nil {
-			return err
+		err := c.audited("backup", "", hisp.Address{}, func() error { return c.store.Backup(c.ctx, dir) })
+		if err != nil && hisp.KindOf(err) == hisp.Conflict {
+			return hint(fmt.Errorf("%s is not empty", dir), "give each backup a folder of its own")
 		}
-		if err := c.store.Backup(c.ctx, dir); err != nil {
-			if hisp.KindOf(err) == hisp.Conflict {
-				return hint(fmt.Errorf("%s is not empty", dir), "give each backup a folder of its own")
-			}
-			return err
-		}
-		rec.Time, rec.Outcome = c.clock().UTC(), hisp.OutcomeOK
-		if err := c.store.Record(c.ctx, rec); err != nil {
+		if err != nil {
 			return err
 		}
 		c.printf("%s\n", dir)

@@ -103,14 +103,21 @@ func (c *call) table(heading []string, rows [][]string) error {
 	return w.Flush()
 }
 
-// admin runs one act of an operator between two audit records: that it was
+// admin runs an act of an operator that changes something, audited, one at a
+// time, so that what it read is still true when it writes.
+func (c *call) admin(what string, domain hisp.Domain, account hisp.Address, act func() error) error {
+	return c.audited(what, domain, account, func() error {
+		c.adminLock.Lock()
+		defer c.adminLock.Unlock()
+		return act()
+	})
+}
+
+// audited runs one act of an operator between two audit records: that it was
 // begun, without which it does not happen, and how it ended, without which it is
 // not reported done. what is constant text; domain and account say whom it is
-// about. One act runs at a time, so that what it read is still true when it
-// writes.
-func (c *call) admin(what string, domain hisp.Domain, account hisp.Address, act func() error) error {
-	c.adminLock.Lock()
-	defer c.adminLock.Unlock()
+// about.
+func (c *call) audited(what string, domain hisp.Domain, account hisp.Address, act func() error) error {
 	rec := hisp.AuditRecord{
 		Time: c.clock().UTC(), Event: hisp.AuditAdmin, Domain: domain, Outcome: hisp.OutcomeBegun, Detail: what,
 		Private: hisp.AuditPrivate{Account: account, Auth: hisp.AuthLocal},
@@ -127,7 +134,7 @@ func (c *call) admin(what string, domain hisp.Domain, account hisp.Address, act 
 			rec.Kind = known.Kind.Error()
 		}
 	}
-	// The act is done: its record is written even when the caller has gone.
+	// The act is over: its record is written even when the caller has gone.
 	if auditErr := c.store.Record(context.WithoutCancel(c.ctx), rec); auditErr != nil {
 		return errors.Join(err, fmt.Errorf("done, but the end is not in the audit trail: %w", auditErr))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
@@ -8,12 +9,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.etcd.io/bbolt"
 
 	"github.com/hispnode/hisp/dnscert"
 	"github.com/hispnode/hisp/hisp"
@@ -23,7 +26,7 @@ import (
 // its control socket, its DNS server and a door for submissions, so that what
 // waits in the queue stays there.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"hisp": main, "quietnode": quietNode})
+	testscript.Main(m, map[string]func(){"hisp": main, "quietnode": quietNode, "newerschema": newerSchema})
 }
 
 // TestScript runs every story twice: with commands that open the store
@@ -50,13 +53,23 @@ func TestScript(t *testing.T) {
 				Setup:               setupScript(mode),
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"node": cmdNode, "stopnode": cmdStopNode, "capture": cmdCapture,
+					"serve": cmdServe, "hangup": cmdHangup, "waitlog": cmdWaitLog,
 				},
 			})
 		})
 	}
 }
 
-type nodesKey struct{}
+type (
+	nodesKey struct{}
+	logKey   struct{}
+)
+
+// serveLog is the log of a serving process, line by line.
+type serveLog struct {
+	lines *bufio.Scanner
+	proc  *os.Process
+}
 
 func setupScript(mode string) func(*testscript.Env) error {
 	return func(env *testscript.Env) error {
@@ -75,6 +88,7 @@ func setupScript(mode string) func(*testscript.Env) error {
 		env.Setenv("DNS", fmt.Sprintf("127.0.0.1:%d", port))
 		env.Setenv("HISP_CONFIG", filepath.Join(dir, "hisp.toml"))
 		env.Values[nodesKey{}] = map[string]*os.Process{}
+		env.Values[logKey{}] = &serveLog{}
 		return nil
 	}
 }
@@ -100,14 +114,8 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ready, child, err := os.Pipe()
 	ts.Check(err)
-	program, err := os.Executable()
-	ts.Check(err)
-	bin := filepath.Join(strings.Split(ts.Getenv("PATH"), string(os.PathListSeparator))[0], "quietnode")
-	if _, err := os.Stat(bin); err == nil {
-		program = bin
-	}
-	p, err := os.StartProcess(program, []string{"quietnode", "-config", config}, &os.ProcAttr{
-		Env: append(os.Environ(), "TESTSCRIPT_COMMAND=quietnode"), Files: []*os.File{nil, child, os.Stderr},
+	p, err := os.StartProcess(program(ts, "quietnode"), []string{"quietnode", "-config", config}, &os.ProcAttr{
+		Env: os.Environ(), Files: []*os.File{nil, child, os.Stderr},
 	})
 	ts.Check(err)
 	ts.Check(child.Close())
@@ -116,6 +124,72 @@ func cmdNode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { stop(nodes, config) })
 	if line, err := readLine(ready); err != nil || line != "ready" {
 		ts.Fatalf("the node did not start: %q, %v", line, err)
+	}
+}
+
+// program finds one of the programs that TestMain made.
+func program(ts *testscript.TestScript, name string) string {
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		if path := filepath.Join(dir, name); isFile(path) {
+			return path
+		}
+	}
+	ts.Fatalf("no program %s", name)
+	return ""
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// cmdServe starts "hisp serve" and waits until it serves.
+func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
+	logs, child, err := os.Pipe()
+	ts.Check(err)
+	p, err := os.StartProcess(program(ts, "hisp"), []string{"hisp", "-config", ts.Getenv("HISP_CONFIG"), "serve"}, &os.ProcAttr{
+		Env: os.Environ(), Files: []*os.File{nil, child, child},
+	})
+	ts.Check(err)
+	ts.Check(child.Close())
+	log := ts.Value(logKey{}).(*serveLog)
+	log.lines, log.proc = bufio.NewScanner(logs), p
+	nodes := ts.Value(nodesKey{}).(map[string]*os.Process)
+	nodes[ts.Getenv("HISP_CONFIG")] = p
+	ts.Defer(func() { stop(nodes, ts.Getenv("HISP_CONFIG")); logs.Close() })
+	cmdWaitLog(ts, false, []string{"msg=serving"})
+}
+
+// cmdWaitLog reads the log of the serving process until a line matches.
+func cmdWaitLog(ts *testscript.TestScript, neg bool, args []string) {
+	want := regexp.MustCompile(args[0])
+	var seen []string
+	for log := ts.Value(logKey{}).(*serveLog); log.lines.Scan(); {
+		if seen = append(seen, log.lines.Text()); want.MatchString(log.lines.Text()) {
+			return
+		}
+	}
+	ts.Fatalf("the log ended without %s:\n%s", args[0], strings.Join(seen, "\n"))
+}
+
+func cmdHangup(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(ts.Value(logKey{}).(*serveLog).proc.Signal(syscall.SIGHUP))
+}
+
+// newerSchema makes a store look as if a later version had written it.
+func newerSchema() {
+	db, err := bbolt.Open(os.Args[1], 0o600, nil)
+	if err == nil {
+		err = db.Update(func(tx *bbolt.Tx) error {
+			return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{0, 0, 0, 99})
+		})
+	}
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }
 

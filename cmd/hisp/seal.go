@@ -109,7 +109,7 @@ func sealCommand(f *flag.FlagSet) func(c *call) error {
 			}
 		}
 		v := verdict{Op: "seal", From: env.From.AddrSpec()}
-		err = c.admin("seal", env.From.Domain, env.From, func() error {
+		err = c.audited("seal", env.From.Domain, env.From, func() error {
 			sealed, err := c.agent.Seal(c.ctx, env, msg)
 			if err != nil {
 				v.refuse(err)
@@ -157,7 +157,7 @@ func openCommand(f *flag.FlagSet) func(c *call) error {
 			return err
 		}
 		v := verdict{Op: "open"}
-		err = c.admin("open", env.To[0].Domain, env.To[0], func() error {
+		err = c.audited("open", env.To[0].Domain, env.To[0], func() error {
 			opened, err := opener.Open(c.ctx, env, msg)
 			if err != nil {
 				v.refuse(err)
