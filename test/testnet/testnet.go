@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -127,15 +128,31 @@ func newSite(t testing.TB, root, name string) *Site {
 	return s
 }
 
-// FreePort returns a TCP port of 127.0.0.1 that nobody listens on.
+// Ports below the range that the kernel gives to outgoing connections (32768
+// on Linux), so that none of those takes one between here and the start.
+const firstPort, lastPort = 11000, 31000
+
+// FreePort returns a port of 127.0.0.1 that nobody listens on, TCP or UDP. The
+// choice is random, so that test binaries that run at once do not meet.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		pc, err := net.ListenPacket("udp", addr)
+		ln.Close()
+		if err != nil {
+			continue
+		}
+		pc.Close()
+		return port
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 // configure changes the configuration that init wrote.
