@@ -3,9 +3,12 @@ package bolt
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/store"
@@ -60,6 +63,15 @@ func each(b *testing.B, n int, fn func(ctx context.Context) error) {
 	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "msg/s")
 }
 
+// commits is the number of transactions so far.
+func commits(b *testing.B, s *Store) (n int) {
+	b.Helper()
+	if err := s.db.View(func(tx *bbolt.Tx) error { n = tx.ID(); return nil }); err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
 func benchItem(size int) hisp.Step {
 	id := hisp.NewID(time.Now())
 	raw := make([]byte, size)
@@ -78,7 +90,9 @@ func BenchmarkCommit(b *testing.B) {
 		b.Run(fmt.Sprintf("%dKB/%d", bb.size>>10, bb.workers), func(b *testing.B) {
 			s := benchStore(b)
 			b.SetBytes(int64(bb.size))
+			before := commits(b, s)
 			each(b, bb.workers, func(ctx context.Context) error { return s.Commit(ctx, benchItem(bb.size)) })
+			b.ReportMetric(float64(b.N)/float64(commits(b, s)-before), "msg/commit")
 		})
 	}
 }
@@ -170,4 +184,43 @@ func BenchmarkOpen(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkBareBolt is the measure beside BenchmarkCommit: the same 20 KB as
+// one plain value in a bare bbolt, committed in groups of as many as there are
+// workers, without sealing, records, audit or index.
+func BenchmarkBareBolt(b *testing.B) {
+	for _, workers := range []int{1, 8, 32} {
+		b.Run(fmt.Sprint(workers), func(b *testing.B) {
+			db, err := openBare(filepath.Join(b.TempDir(), "bare.db"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			raw := make([]byte, 20<<10)
+			start, n := time.Now(), 0
+			for b.Loop() {
+				if n++; n%workers != 0 {
+					continue
+				}
+				err := db.Update(func(tx *bbolt.Tx) error {
+					bk, err := tx.CreateBucketIfNotExists([]byte("x"))
+					for i := 0; i < workers && err == nil; i++ {
+						err = bk.Put(seqKey(uint64(n+i)), raw)
+					}
+					return err
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(n)/time.Since(start).Seconds(), "msg/s")
+			if err := db.Close(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+func openBare(path string) (*bbolt.DB, error) {
+	return bbolt.Open(path, fileMode, &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, InitialMmapSize: mmapSize})
 }

@@ -154,7 +154,7 @@ func (s *Store) open() error {
 	if s.opts.ReadOnly {
 		return nil
 	}
-	if s.space, err = openReserve(s.opts); err != nil {
+	if s.space, err = openReserve(s.opts, s.freePages); err != nil {
 		return err
 	}
 	if err := s.openHeads(); err != nil {
@@ -197,6 +197,12 @@ func (s *Store) Close() error {
 		err = errors.Join(err, s.db.Close(), s.lock.Close())
 	})
 	return err
+}
+
+// freePages is the room inside the database in octets.
+func (s *Store) freePages() int64 {
+	st := s.db.Stats()
+	return int64(st.FreePageN+st.PendingPageN) * int64(os.Getpagesize())
 }
 
 // syncFreelist writes the list of free pages, which commits leave out, so that

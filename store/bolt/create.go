@@ -160,7 +160,6 @@ func openDB(path string, o Options) (*bbolt.DB, error) {
 		NoFreelistSync:  true,
 		FreelistType:    bbolt.FreelistMapType,
 		InitialMmapSize: mmapSize,
-		NoStatistics:    true,
 	})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):

@@ -22,12 +22,14 @@ type reserve struct {
 	size int64 // octets of the file
 	free int64 // octets that must be free for new mail
 
+	inside func() int64 // octets of free pages in the database
+
 	used atomic.Bool // the file was emptied
 	mu   sync.Mutex
 }
 
-func openReserve(o Options) (*reserve, error) {
-	r := &reserve{dir: o.Dir, path: filepath.Join(o.Dir, reserveName), size: o.Reserve / 2, free: o.Reserve}
+func openReserve(o Options, inside func() int64) (*reserve, error) {
+	r := &reserve{inside: inside, dir: o.Dir, path: filepath.Join(o.Dir, reserveName), size: o.Reserve / 2, free: o.Reserve}
 	st, err := os.Stat(r.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, wrapErr("bolt.Open", err)
@@ -41,8 +43,8 @@ func openReserve(o Options) (*reserve, error) {
 	return r, nil
 }
 
-// low tells whether new mail must be refused. When there is room again it
-// makes the file again.
+// low tells whether new mail must be refused. Free pages inside the database
+// count as room. When there is room on the disk again it makes the file again.
 func (r *reserve) low() bool {
 	if r == nil {
 		return false
@@ -52,11 +54,10 @@ func (r *reserve) low() bool {
 		return false // the write itself will tell
 	}
 	room := int64(st.Bavail) * st.Bsize
-	used := r.used.Load()
-	switch {
-	case room < r.free, used && room < r.free+r.size:
+	if room+r.inside() < r.free {
 		return true
-	case used:
+	}
+	if r.used.Load() && room >= r.free+r.size {
 		return r.refill() != nil
 	}
 	return false
