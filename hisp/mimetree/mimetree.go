@@ -233,7 +233,11 @@ func nextDelimiter(msg []byte, first, from int, delim []byte) int {
 		if at == first || msg[at-1] == '\n' {
 			return at
 		}
-		from = at + 1
+		line := bytes.IndexByte(msg[at:], '\n') // only a line's start can match: keeps long runs of "-" linear
+		if line < 0 {
+			return -1
+		}
+		from = at + line + 1
 	}
 	return -1
 }
