@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,20 +13,59 @@ import (
 	"golang.org/x/term"
 )
 
-// terminal is the front of this process.
-type terminal struct{ *os.File }
+// terminal is the front of this process: its standard input, with or without a
+// terminal behind it. Waiting for a person ends when ctx does.
+type terminal struct {
+	ctx context.Context // of the process
+	in  *os.File
+}
 
 const maxSecret = 1024 // octets of a password
 
+// Read implements front. The reading that an interrupt leaves behind ends with
+// the process.
+func (t terminal) Read(p []byte) (int, error) {
+	buf := make([]byte, len(p))
+	n, err := interruptible(t.ctx, func() (int, error) { return t.in.Read(buf) })
+	return copy(p, buf[:n]), err
+}
+
+// interruptible runs a call that cannot be cancelled and waits for it or for
+// the end of ctx.
+func interruptible[T any](ctx context.Context, call func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := call()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var zero T
+		return zero, errInterrupted
+	}
+}
+
+var errInterrupted = errors.New("interrupted")
+
 // Secret implements front. The prompt goes to the terminal and not to stdout.
 func (t terminal) Secret(prompt string) (string, error) {
-	fd := int(t.Fd())
-	if !term.IsTerminal(fd) {
-		return readLine(t.File)
+	fd := int(t.in.Fd())
+	state, err := term.GetState(fd)
+	if err != nil { // no terminal
+		return readLine(t)
 	}
 	fmt.Fprint(os.Stderr, prompt)
-	secret, err := term.ReadPassword(fd)
+	secret, err := interruptible(t.ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 	fmt.Fprintln(os.Stderr)
+	if err != nil { // the echo is still off
+		err = errors.Join(err, term.Restore(fd, state))
+	}
 	return string(secret), err
 }
 

@@ -37,7 +37,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], terminal{os.Stdin}, os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], terminal{ctx, os.Stdin}, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
@@ -276,7 +276,7 @@ func report(stderr io.Writer, inv invocation, err error) int {
 			where += inv.argv[0] + ": "
 		}
 	}
-	fmt.Fprintf(stderr, "%s%s\n", where, errorText(err))
+	fmt.Fprintf(stderr, "%s%s\n", where, strings.ReplaceAll(errorText(err), "\n", "; "))
 	if h := hintOf(err); h != "" {
 		fmt.Fprintf(stderr, "hisp: hint: %s\n", h)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
@@ -51,6 +52,7 @@ func TestScript(t *testing.T) {
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				Setup:               setupScript(mode),
+				Condition:           needed,
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"node": cmdNode, "stopnode": cmdStopNode, "capture": cmdCapture,
 					"serve": cmdServe, "hangup": cmdHangup, "waitlog": cmdWaitLog,
@@ -58,6 +60,22 @@ func TestScript(t *testing.T) {
 			})
 		})
 	}
+}
+
+// needed is the condition [need:PROGRAM]: false without it, and in CI, where
+// nothing may be left out, an error.
+func needed(cond string) (bool, error) {
+	name, ok := strings.CutPrefix(cond, "need:")
+	if !ok {
+		return false, fmt.Errorf("unknown condition %q", cond)
+	}
+	if _, err := exec.LookPath(name); err == nil {
+		return true, nil
+	}
+	if os.Getenv("CI") != "" {
+		return false, fmt.Errorf("%s: not installed, and in CI no part of a story may be left out; run make tools", name)
+	}
+	return false, nil
 }
 
 type (
