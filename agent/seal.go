@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"sync"
 	"time"
 
@@ -129,12 +130,27 @@ func (a *Agent) signers(ctx context.Context, from hisp.Address, now time.Time) (
 	return signers, nil
 }
 
+// maxCopyCerts bounds the certificates of one copy: what a peer's reader may
+// take for an attack is split into several copies.
+const maxCopyCerts = 256
+
 // group is one copy to be: the recipients in one domain and the certificates
-// to encrypt to.
+// to encrypt to, each once.
 type group struct {
 	domain hisp.Domain
 	to     []hisp.Address
 	certs  []*x509.Certificate
+	have   map[string]bool // certs by their DER
+}
+
+func (g *group) add(rcpt hisp.Address, certs []*x509.Certificate) {
+	g.to = append(g.to, rcpt)
+	for _, c := range certs {
+		if !g.have[string(c.Raw)] {
+			g.have[string(c.Raw)] = true
+			g.certs = append(g.certs, c)
+		}
+	}
 }
 
 // destinations finds usable trusted certificates for each recipient and
@@ -157,13 +173,12 @@ func (a *Agent) destinations(ctx context.Context, from hisp.Address, rcpts []his
 			continue
 		}
 		g := byDomain[rcpt.Domain]
-		if g == nil {
-			g = &group{domain: rcpt.Domain}
+		if g == nil || len(g.certs)+len(certs) > maxCopyCerts {
+			g = &group{domain: rcpt.Domain, have: map[string]bool{}}
 			byDomain[rcpt.Domain] = g
 			groups = append(groups, g)
 		}
-		g.to = append(g.to, rcpt)
-		g.certs = append(g.certs, certs...) // cms leaves repetitions out
+		g.add(rcpt, certs)
 	}
 	return groups, rejected, nil
 }
@@ -261,8 +276,11 @@ func sign(msg []byte, signers []cms.Signer, now time.Time) ([]byte, error) {
 	signed, err := smime.Sign(canonical, func(content []byte) ([]byte, error) {
 		return cms.Sign(content, signers, cms.SignOptions{Time: now})
 	})
-	if err != nil {
-		return nil, refuse(opSeal, hisp.NoKey, "the sender's signing key does not work", err)
+	switch {
+	case errors.Is(err, cms.ErrSign): // a token that does not answer may do so later
+		return nil, refuse(opSeal, hisp.Temporary, "the sender's signing key does not answer", err)
+	case err != nil:
+		return nil, refuse(opSeal, hisp.NoKey, "the sender's signing key cannot be used", err)
 	}
 	return signed, nil
 }

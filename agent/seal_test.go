@@ -3,8 +3,11 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -153,6 +156,52 @@ func TestSeal_groupsByDomain(t *testing.T) {
 	if _, err := cms.Decrypt(body(t, s.Copies[1].Message), key(lab)); err != nil {
 		t.Errorf("lab cannot decrypt its copy: %v", err)
 	}
+}
+
+// A domain with more certificates than one copy takes gets several copies,
+// and recipients who share one do not count twice.
+func TestSeal_manyRecipients(t *testing.T) {
+	w := newWorld()
+	key := testca.NewKey(testca.RSA2048)
+	var rcpts, to []string
+	for i := range maxCopyCerts + 10 {
+		rcpt := fmt.Sprintf("u%d@lab.example", i)
+		rcpts = append(rcpts, rcpt)
+		w.published[addr(rcpt)] = []*x509.Certificate{w.ca.Issue(testca.Spec{Email: []string{rcpt}, Key: key}).Cert}
+	}
+	for i := range 500 {
+		rcpts = append(rcpts, fmt.Sprintf("u%d@clinic.example", i))
+	}
+	for _, rcpt := range rcpts {
+		to = append(to, "\n "+rcpt)
+	}
+	s := seal(t, w.agent(t), envelope(alice, rcpts...), letter("Cc: "+strings.Join(to, ",")+"\n"))
+	var got []int
+	for _, c := range s.Copies {
+		got = append(got, len(c.To))
+	}
+	if want := []int{maxCopyCerts, 10, 500}; !slices.Equal(got, want) || len(s.Rejected) != 0 {
+		t.Errorf("copies for %v recipients, want %v; %d rejected", got, want, len(s.Rejected))
+	}
+	if n := s.Copies[2].Message.Size(); n > 60<<10 {
+		t.Errorf("the copy for one shared certificate has %d octets", n)
+	}
+}
+
+// deadToken is a key whose token does not answer.
+type deadToken struct{ crypto.Signer }
+
+func (deadToken) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.New("token removed")
+}
+
+func TestSeal_tokenDoesNotAnswer(t *testing.T) {
+	w := newWorld()
+	dead := *w.alice
+	dead.Key = deadToken{w.alice.Key}
+	w.signing[addr(alice)] = []*testca.Issued{&dead}
+	_, err := w.agent(t).Seal(context.Background(), aliceToBob(), hisp.NewMessage([]byte(letter())))
+	wantKind(t, err, hisp.Temporary)
 }
 
 // Row BB-04: ready-made S/MIME goes out octet for octet, to each domain.
