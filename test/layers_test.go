@@ -44,6 +44,9 @@ var ours = map[string][]string{
 	"test/testnet":    {"*"},
 	"test/interop":    {"*"},
 	"test/crash":      {"*"},
+	"test/bench":      {"*"},
+	"test/load":       {},
+	"test/postfix":    {"test/need", "test/testca", "test/testnet"},
 	"store/storetest": {"hisp", "store"},
 }
 

@@ -1,3 +1,4 @@
+// Package interop proves the node against programs that others wrote.
 package interop
 
 import (
@@ -9,18 +10,18 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/smtpd"
 	"github.com/hispnode/hisp/smtpd/relay"
+	"github.com/hispnode/hisp/test/load"
 	"github.com/hispnode/hisp/test/need"
+	"github.com/hispnode/hisp/test/postfix"
 	"github.com/hispnode/hisp/test/testca"
 )
 
@@ -218,13 +219,9 @@ func TestSMTP_swaks(t *testing.T) {
 // TestSMTP_postfix relays through a Postfix of its own to our backbone, and
 // from our relay to it, both ways over verified or enforced TLS.
 func TestSMTP_postfix(t *testing.T) {
-	postfix := need.Tool(t, "postfix")
 	swaks := need.Tool(t, "swaks")
-	if os.Getuid() != 0 {
-		t.Skip("Postfix starts as root only")
-	}
 	h := startSMTP(t, "127.0.0.1:0")
-	pfx, mail := startPostfix(t, postfix, h)
+	pfx, mail := startPostfix(t, h)
 
 	out, err := exec.Command(swaks, "-s", "127.0.0.1", "-p", smtpPort(pfx), "--timeout", "20", "-f", "a@clinic.example", "-t", smtpUser, "--body", "from postfix").CombinedOutput()
 	if err != nil {
@@ -266,126 +263,21 @@ func (smtpNames) LookupAddrs(context.Context, string) ([]netip.Addr, error) {
 	return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 }
 
-// startPostfix runs a Postfix as a child with everything of its own. It takes
-// mail for clinic.example and relays hospital.example to our backbone.
-func startPostfix(t *testing.T, postfix string, h *smtpHouse) (addr, mail string) {
+// startPostfix runs a Postfix that takes mail for clinic.example and relays
+// hospital.example to our backbone. mail is the folder of its mailboxes.
+func startPostfix(t *testing.T, h *smtpHouse) (addr, mail string) {
 	t.Helper()
-	owner, err := user.Lookup("postfix")
-	if err != nil {
-		t.Skipf("no user postfix: %v", err)
-	}
-	dir, err := os.MkdirTemp("/tmp", "hisp-postfix-") // t.TempDir is closed to other users
+	files, err := h.ca.Issue(testca.Spec{DNS: []string{"localhost"}}).WriteFiles(t.TempDir(), "postfix")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	var uid, gid int
-	fmt.Sscan(owner.Uid, &uid)
-	fmt.Sscan(owner.Gid, &gid)
-	for name, mine := range map[string]bool{"": true, "conf": true, "queue": true, "data": false, "mail": false} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		os.Chmod(path, 0o755)
-		if !mine {
-			if err := os.Chown(path, uid, gid); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	files, err := h.ca.Issue(testca.Spec{DNS: []string{"localhost"}}).WriteFiles(filepath.Join(dir, "conf"), "postfix")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := freePort(t).Port()
-	main := fmt.Sprintf(postfixMain, dir, postfixDaemons(t), files.Chain, files.Key, files.Root, smtpPort(h.mx), owner.Uid, owner.Gid)
-	for name, text := range map[string]string{"main.cf": main, "master.cf": fmt.Sprintf(postfixMaster, port)} {
-		if err := os.WriteFile(filepath.Join(dir, "conf", name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.Command(postfix, "-c", filepath.Join(dir, "conf"), "start-fg")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // its own group: master stops its daemons
-		_ = cmd.Wait()
-		if log, err := os.ReadFile(filepath.Join(dir, "log")); err == nil && t.Failed() {
-			t.Logf("Postfix said:\n%s", log)
-		}
-	})
-	addr = fmt.Sprintf("127.0.0.1:%d", port)
-	awaitPort(t, addr)
-	return addr, filepath.Join(dir, "mail")
-}
-
-func postfixDaemons(t *testing.T) string {
-	for _, d := range []string{"/usr/lib/postfix/sbin", "/usr/libexec/postfix"} {
-		if _, err := os.Stat(d); err == nil {
-			return d
-		}
-	}
-	t.Skip("the daemons of Postfix were not found")
-	return ""
-}
-
-const postfixMain = `compatibility_level = 3.6
-queue_directory = %[1]s/queue
-data_directory = %[1]s/data
-command_directory = /usr/sbin
-daemon_directory = %[2]s
-mail_owner = postfix
-setgid_group = postdrop
-maillog_file = %[1]s/log
-maillog_file_prefixes = %[1]s
-myhostname = mx.clinic.example
-mydestination =
-mynetworks = 127.0.0.0/8
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-smtpd_tls_security_level = may
-smtpd_tls_chain_files = %[4]s, %[3]s
-smtp_tls_CAfile = %[5]s
-smtp_tls_security_level = encrypt
+	pfx := postfix.Start(t, files, fmt.Sprintf(`smtp_tls_security_level = encrypt
 relay_domains = hospital.example
-transport_maps = inline:{hospital.example=smtp:[127.0.0.1]:%[6]s}
+transport_maps = inline:{hospital.example=smtp:[127.0.0.1]:%s}
 virtual_mailbox_domains = clinic.example
-virtual_mailbox_base = %[1]s/mail
 virtual_mailbox_maps = inline:{x@clinic.example=x/}
-virtual_uid_maps = static:%[7]s
-virtual_gid_maps = static:%[8]s
-`
-
-const postfixMaster = `127.0.0.1:%d inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
-`
-
-// awaitPort returns when addr accepts connections.
-func awaitPort(t *testing.T, addr string) {
-	t.Helper()
-	await(t, "a listener", func() bool {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
+`, smtpPort(h.mx)))
+	return pfx.Addr, pfx.Mail
 }
 
 // awaitFile returns the content of the first file to appear in dir.
@@ -424,10 +316,10 @@ func BenchmarkSMTP_accept(b *testing.B) {
 	h.keep = false
 	for _, conns := range []int{1, 8, 32} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
-			load := Load{Addr: h.mx, TLS: &tls.Config{RootCAs: h.ca.Pool(), ServerName: "localhost"},
+			l := load.Load{Addr: h.mx, TLS: &tls.Config{RootCAs: h.ca.Pool(), ServerName: "localhost"},
 				From: "a@clinic.example", To: smtpUser, Conns: conns, Messages: b.N, Octets: 20000}
 			b.ResetTimer()
-			res, err := load.Run(b.Context())
+			res, err := l.Run(b.Context())
 			if err != nil || res.Accepted != b.N {
 				b.Fatalf("%v: %v", res, err)
 			}

@@ -1,7 +1,7 @@
-// Package interop proves the node against programs that others wrote, and
-// measures it against them. It holds tests and the SMTP load client they
-// share; nothing of the node imports it.
-package interop
+// Package load is an SMTP client that sends many messages over many
+// connections and measures how they are taken. Tests and benchmarks put the
+// same load on the node and on other servers.
+package load
 
 import (
 	"bufio"
@@ -29,10 +29,11 @@ type Load struct {
 	Messages int         // in all
 	PerConn  int         // messages over one connection before QUIT, 0 is no limit
 	Octets   int         // of one message, about
+	Content  []byte      // sent instead of a made message; no line begins with a dot
 }
 
-// LoadResult is what a load came to. A message counts when its 250 was read.
-type LoadResult struct {
+// Result is what a load came to. A message counts when its 250 was read.
+type Result struct {
 	Accepted int
 	Refused  int // replies other than 2xx to the content
 	Took     time.Duration
@@ -41,21 +42,21 @@ type LoadResult struct {
 }
 
 // String is one line for a report.
-func (r LoadResult) String() string {
+func (r Result) String() string {
 	return fmt.Sprintf("%d accepted, %d refused, %.0f/s, p50 %v, p99 %v", r.Accepted, r.Refused, r.PerSec,
 		r.P50.Round(10*time.Microsecond), r.P99.Round(10*time.Microsecond))
 }
 
 // Run sends the load and measures it. The error is the first of any
 // connection; what was accepted until then is in the result.
-func (l Load) Run(ctx context.Context) (LoadResult, error) {
+func (l Load) Run(ctx context.Context) (Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
 		left  atomic.Int64
 		mu    sync.Mutex
 		times []time.Duration
-		res   LoadResult
+		res   Result
 		errs  []error
 		wg    sync.WaitGroup
 	)
@@ -86,6 +87,9 @@ func (l Load) Run(ctx context.Context) (LoadResult, error) {
 }
 
 func (l Load) body() []byte {
+	if l.Content != nil {
+		return append(bytes.Clone(l.Content), ".\r\n"...)
+	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n\r\n", l.From, l.To)
 	for b.Len() < l.Octets {
