@@ -324,7 +324,10 @@ type Seen struct {
 type Queue interface {
 	// Commit applies s in one transaction and returns when it is on disk. The
 	// error is Full when storage has no room, Conflict when a Track was
-	// changed by another step or Finish is not leased; then nothing changed.
+	// changed by another step, Finish is not leased or an item's ID is queued
+	// already, UnknownRecipient when a Delivery has no account; then nothing
+	// changed. A Delivery does not ask for quota (see Room); one for a folder
+	// that is gone goes to INBOX.
 	Commit(ctx context.Context, s Step) error
 	// Lease waits for the next due item that r admits and hides it from other
 	// leases until it is finished, retried or released, or the process ends.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -171,6 +172,10 @@ func BenchmarkOpen(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.StopTimer()
+				var m runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&m)
+				b.ReportMetric(float64(m.HeapAlloc)/(1<<20), "heap-MB")
 				if how == "crashed" { // a commit leaves the list of free pages out
 					if err := s.Record(b.Context(), hisp.AuditRecord{Event: hisp.AuditAdmin}); err != nil {
 						b.Fatal(err)

@@ -55,6 +55,9 @@ type bodyStore struct {
 	next   atomic.Uint64 // last number given out
 	reaper sync.WaitGroup
 
+	dirMu sync.Mutex
+	dirs  map[string]bool // folders known to be on disk
+
 	mu       sync.Mutex
 	inflight map[uint64]struct{} // files not yet committed
 	pins     int                 // backups that may still read removed files
@@ -65,7 +68,7 @@ type bodyStore struct {
 
 func newBodyStore(s *Store, key *store.DataKey) *bodyStore {
 	return &bodyStore{s: s, dir: filepath.Join(s.opts.Dir, bodiesName), files: key.Sealer("body files"),
-		inflight: map[uint64]struct{}{}, work: make(chan struct{}, 1)}
+		inflight: map[uint64]struct{}{}, dirs: map[string]bool{}, work: make(chan struct{}, 1)}
 }
 
 func bodyPath(dir string, id uint64) string {
@@ -114,7 +117,10 @@ func (bs *bodyStore) settle(b *body, committed bool) {
 func (bs *bodyStore) writeFile(r bodyRef, raw []byte) error {
 	path := bodyPath(bs.dir, r.id)
 	tmp := path + ".tmp"
-	f, err := bs.createFile(tmp)
+	if err := bs.ensureDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
 	if err != nil {
 		return err
 	}
@@ -379,21 +385,23 @@ func (bs *bodyStore) load(tx *bbolt.Tx) error {
 	return nil
 }
 
-// createFile makes a file and, the first time, its folder.
-func (bs *bodyStore) createFile(path string) (*os.File, error) {
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
-	f, err := os.OpenFile(path, flags, fileMode)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return f, err
+// ensureDir makes the folder of a body durable before its first use in this
+// process; another goroutine that needs it waits for the sync too.
+func (bs *bodyStore) ensureDir(dir string) error {
+	bs.dirMu.Lock()
+	defer bs.dirMu.Unlock()
+	if bs.dirs[dir] {
+		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
-		return nil, err
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return err
 	}
 	if err := errors.Join(syncDir(bs.dir), syncDir(filepath.Dir(bs.dir))); err != nil {
 		bs.s.die(err)
-		return nil, err
+		return err
 	}
-	return os.OpenFile(path, flags, fileMode)
+	bs.dirs[dir] = true
+	return nil
 }
 
 type foundBody struct {

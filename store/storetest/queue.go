@@ -32,6 +32,7 @@ func RunQueue(t *testing.T, open func(t *testing.T) store.Store) {
 		{"retry counts and waits, the message stays", testRetry},
 		{"release puts back at once", testRelease},
 		{"reschedule", testReschedule},
+		{"take", testTake},
 		{"delivery is idempotent", testDeliverOnce},
 		{"delivery of one message to many", testDeliverShared},
 		{"delivery to nobody", testDeliverUnknown},
@@ -328,6 +329,25 @@ func testReschedule(t *testing.T, s store.Store) {
 	got := poll(t, s, sealWork)
 	equal(t, "attempt", got.Attempt, 0)
 	want(t, s.Reschedule(t.Context(), it.ID, time.Now()), hisp.Conflict)
+}
+
+func testTake(t *testing.T, s store.Store) {
+	it := item(hisp.WorkRelay, other, 1)
+	it.Due = it.Due.Add(time.Hour)
+	ok(t, s.Commit(t.Context(), hisp.Step{Queue: []hisp.Item{it}}))
+	got, err := s.Take(t.Context(), it.ID)
+	ok(t, err)
+	sameMessage(t, got.Message, it.Message)
+	_, err = s.Take(t.Context(), it.ID)
+	want(t, err, hisp.Conflict)
+	_, err = s.Take(t.Context(), "NONE")
+	want(t, err, hisp.NotFound)
+	s.Release(it.ID)
+	_, err = s.Take(t.Context(), it.ID)
+	ok(t, err)
+	ok(t, s.Commit(t.Context(), hisp.Step{Finish: it.ID}))
+	_, err = s.Take(t.Context(), it.ID)
+	want(t, err, hisp.NotFound)
 }
 
 func testDeliverOnce(t *testing.T, s store.Store) {
