@@ -34,7 +34,7 @@ const (
 // statusTexts is the one table from kinds to what a failure notice says.
 var statusTexts = map[Kind]struct{ code, text string }{
 	UnknownRecipient: {statusUnknown, "The address or its domain does not exist. Check the address."},
-	NoCertificate:    {statusNoCert, "No valid certificate is published for this address, so the message cannot be encrypted. Ask the recipient's HISP whether the address is a Direct address."},
+	NoCertificate:    {statusNoCert, "No valid certificate is published for this address, so the message cannot be encrypted. Check the address; if it is right, ask the recipient's HISP whether it is a Direct address."},
 	Untrusted:        {statusUntrusted, "The recipient's certificate does not lead to a trust anchor of your organisation. Ask your HISP operator to add the recipient's HISP or its trust bundle."},
 	TooLarge:         {statusTooLarge, "The message is larger than the recipient's HISP accepts. Send it in smaller parts."},
 	Temporary:        {statusExpired, "The recipient's HISP could not be reached in time. Try again later."},

@@ -27,7 +27,7 @@ func codes(k hisp.Kind) row {
 	case hisp.TooLarge:
 		return row{552, smtp.EnhancedCode{5, 3, 4}, "the message is too large", "", false}
 	case hisp.UnknownRecipient:
-		return row{550, smtp.EnhancedCode{5, 1, 1}, "no such recipient", "", false}
+		return row{550, smtp.EnhancedCode{5, 1, 1}, "no such recipient: check the address", "", false}
 	case hisp.NoCertificate:
 		return row{550, smtp.EnhancedCode{5, 7, 5}, "no certificate of a recipient can be used", "", false}
 	case hisp.Untrusted, hisp.CannotDecrypt, hisp.BadSignature, hisp.Tampered:
@@ -74,7 +74,7 @@ func renderLogin(err error) error {
 	text := "not possible now, try again later"
 	switch hisp.KindOf(err) {
 	case hisp.Denied:
-		text = "the credentials do not fit"
+		text = "the credentials do not fit: check the user name and the password"
 	case hisp.Malformed, hisp.Throttled:
 		text = r.text
 	}

@@ -155,7 +155,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) (err error) {
 	switch {
 	case errors.Is(err, hisp.UnknownRecipient):
 		return s.refuseRcpt(hisp.UnknownRecipient, addr, "unknown recipient",
-			status(550, 5, 1, 1, "no such recipient here"))
+			status(550, 5, 1, 1, "no such recipient here: check the address"))
 	case err != nil:
 		return s.failed("account", err)
 	case acct.Disabled:
