@@ -37,6 +37,7 @@ type Site struct {
 	Wrap []string
 
 	binary string
+	roots  []string // files in relay.roots
 	log    *log
 	cmd    *exec.Cmd
 	exited chan error
@@ -92,10 +93,18 @@ func Binary(t testing.TB) string {
 	return build.path
 }
 
-// New sets up two sites that trust each other, hospital.example and
-// clinic.example, and starts them. extra lines go to the end of both
-// configurations' top level tables, as "table.key = value".
+// New is Prepare and the start of both sites.
 func New(t testing.TB, settings ...string) *Net {
+	t.Helper()
+	n := Prepare(t, settings...)
+	n.Hospital.Start(t)
+	n.Clinic.Start(t)
+	return n
+}
+
+// Prepare sets up two sites that trust each other, hospital.example and
+// clinic.example. settings are "table.key = value" for both configurations.
+func Prepare(t testing.TB, settings ...string) *Net {
 	t.Helper()
 	root := t.TempDir()
 	n := &Net{newSite(t, root, "hospital"), newSite(t, root, "clinic")}
@@ -103,8 +112,6 @@ func New(t testing.TB, settings ...string) *Net {
 		pair[0].configure(t, pair[1], settings)
 		pair[0].CLI(t, "", "anchor", "add", pair[0].Domain, filepath.Join(pair[1].Dir, "trial-ca.crt"))
 	}
-	n.Hospital.Start(t)
-	n.Clinic.Start(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, s := range []*Site{n.Hospital, n.Clinic} {
@@ -162,7 +169,8 @@ func (s *Site) configure(t testing.TB, peer *Site, settings []string) {
 	}
 	s.Set(t, "dns.servers", fmt.Sprintf(`["127.0.0.1:%d", "127.0.0.1:%d"]`, s.Ports["dns"], peer.Ports["dns"]))
 	s.Set(t, "dns.addresses", `["127.0.0.1"]`)
-	s.Set(t, "relay.roots", fmt.Sprintf("[%q]", filepath.Join(peer.Dir, "trial-ca.crt")))
+	s.roots = []string{filepath.Join(peer.Dir, "trial-ca.crt")}
+	s.Set(t, "relay.roots", fmt.Sprintf("%q", s.roots))
 	s.Set(t, "queue.retry_first", `"200ms"`)
 	s.Set(t, "queue.retry_max", `"1s"`)
 	for _, setting := range settings {
