@@ -55,7 +55,7 @@ var ours = map[string][]string{
 var theirs = map[string][]string{
 	"github.com/BurntSushi/toml":         {"cmd/hisp"},
 	"github.com/emersion/go-imap/v2":     {"imapd", "cmd/hisp"}, // cmd/hisp: the demo's built-in client
-	"github.com/emersion/go-message":     {"mdn", "imapd"},
+	"github.com/emersion/go-message":     {"cmd/hisp"},          // the letters of send and the demo
 	"github.com/emersion/go-sasl":        {"smtpd", "imapd", "cmd/hisp"},
 	"github.com/emersion/go-smtp":        {"smtpd", "smtpd/relay", "cmd/hisp"},
 	"github.com/miekg/dns":               {"dnscert", "test/testdns"},

@@ -2,13 +2,12 @@ package main
 
 import (
 	"bytes"
-	"encoding/base64"
-	"fmt"
+	"errors"
+	"io"
 	"mime"
-	"mime/multipart"
-	"mime/quotedprintable"
-	"net/textproto"
 	"time"
+
+	"github.com/emersion/go-message/mail"
 
 	"github.com/hispnode/hisp/hisp"
 )
@@ -30,76 +29,112 @@ type attachment struct {
 	content         []byte
 }
 
-// optionFinalDestination is the value of Disposition-Notification-Options that
-// asks for dispatched (row DN-01).
-const optionFinalDestination = "X-DIRECT-FINAL-DESTINATION-DELIVERY=optional,true"
+// Fields that ask for notices (RFC 8098 §2.1, §2.2), and the value that asks
+// for dispatched (row DN-01).
+const (
+	fieldNotifyTo          = "Disposition-Notification-To"
+	fieldNotifyOptions     = "Disposition-Notification-Options"
+	optionFinalDestination = "X-DIRECT-FINAL-DESTINATION-DELIVERY=optional,true"
+)
 
 // compose writes l as an RFC 5322 message with CRLF line ends and a Message-ID
 // of the given host.
 func compose(l letter, host string, now time.Time) (hisp.Message, error) {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "From: <%s>\r\n", l.from.AddrSpec())
-	for i, to := range l.to {
-		if i == 0 {
-			fmt.Fprintf(&b, "To: <%s>", to.AddrSpec())
-		} else {
-			fmt.Fprintf(&b, ",\r\n <%s>", to.AddrSpec())
-		}
-	}
-	fmt.Fprintf(&b, "\r\nSubject: %s\r\n", mime.QEncoding.Encode("utf-8", l.subject))
-	fmt.Fprintf(&b, "Date: %s\r\nMessage-ID: <%s@%s>\r\n", now.Format(time.RFC1123Z), hisp.NewID(now), host)
+	var h mail.Header
 	if l.dispatched {
-		fmt.Fprintf(&b, "Disposition-Notification-To: <%s>\r\nDisposition-Notification-Options: %s\r\n", l.from.AddrSpec(), optionFinalDestination)
+		h.Set(fieldNotifyOptions, optionFinalDestination)
+		h.SetAddressList(fieldNotifyTo, mailAddresses(l.from))
 	}
-	parts := multipart.NewWriter(&b)
-	fmt.Fprintf(&b, "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"%s\"\r\n\r\n", parts.Boundary())
-	if err := writeText(parts, l.text); err != nil {
+	h.SetMessageID(string(hisp.NewID(now)) + "@" + host)
+	h.SetDate(now)
+	h.SetSubject(l.subject)
+	h.SetAddressList("To", mailAddresses(l.to...))
+	h.SetAddressList("From", mailAddresses(l.from))
+	var b bytes.Buffer
+	w, err := mail.CreateWriter(&b, h)
+	if err != nil {
 		return hisp.Message{}, err
 	}
-	for _, a := range l.attachments {
-		if err := writeAttachment(parts, a); err != nil {
-			return hisp.Message{}, err
-		}
+	if err := writeParts(w, l); err != nil {
+		return hisp.Message{}, err
 	}
-	if err := parts.Close(); err != nil {
+	if err := w.Close(); err != nil {
 		return hisp.Message{}, err
 	}
 	return hisp.NewMessage(b.Bytes()), nil
 }
 
-func writeText(parts *multipart.Writer, text string) error {
-	h := textproto.MIMEHeader{}
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Content-Transfer-Encoding", "quoted-printable")
-	w, err := parts.CreatePart(h)
-	if err != nil {
-		return err
+func mailAddresses(list ...hisp.Address) []*mail.Address {
+	out := make([]*mail.Address, len(list))
+	for i, a := range list {
+		out[i] = &mail.Address{Address: a.AddrSpec()}
 	}
-	qp := quotedprintable.NewWriter(w)
-	if _, err := qp.Write([]byte(text)); err != nil {
-		return err
-	}
-	return qp.Close()
+	return out
 }
 
-const base64Line = 76 // characters, RFC 2045 §6.8
-
-func writeAttachment(parts *multipart.Writer, a attachment) error {
-	h := textproto.MIMEHeader{}
-	h.Set("Content-Type", mime.FormatMediaType(a.mediaType, map[string]string{"name": a.name}))
-	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": a.name}))
-	h.Set("Content-Transfer-Encoding", "base64")
-	w, err := parts.CreatePart(h)
+func writeParts(w *mail.Writer, l letter) error {
+	var h mail.InlineHeader
+	h.SetContentType("text/plain", map[string]string{"charset": "utf-8"})
+	part, err := w.CreateSingleInline(h)
 	if err != nil {
 		return err
 	}
-	text := base64.StdEncoding.EncodeToString(a.content)
-	for len(text) > 0 {
-		n := min(base64Line, len(text))
-		if _, err := fmt.Fprintf(w, "%s\r\n", text[:n]); err != nil {
+	if _, err := io.WriteString(part, l.text); err != nil {
+		return err
+	}
+	if err := part.Close(); err != nil {
+		return err
+	}
+	for _, a := range l.attachments {
+		if err := writeAttachment(w, a); err != nil {
 			return err
 		}
-		text = text[n:]
 	}
 	return nil
+}
+
+func writeAttachment(w *mail.Writer, a attachment) error {
+	var h mail.AttachmentHeader
+	mediaType, params, err := mime.ParseMediaType(a.mediaType)
+	if err != nil {
+		return err
+	}
+	params["name"] = a.name
+	h.SetContentType(mediaType, params)
+	h.SetFilename(a.name)
+	part, err := w.CreateAttachment(h)
+	if err != nil {
+		return err
+	}
+	_, err = part.Write(a.content)
+	return errors.Join(err, part.Close())
+}
+
+// attachmentsOf returns the decoded attachments of a message by file name.
+func attachmentsOf(raw []byte) (map[string][]byte, error) {
+	r, err := mail.CreateReader(bytes.NewReader(raw))
+	if err != nil {
+		return nil, err
+	}
+	found := map[string][]byte{}
+	for {
+		part, err := r.NextPart()
+		if errors.Is(err, io.EOF) {
+			return found, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		h, ok := part.Header.(*mail.AttachmentHeader)
+		if !ok {
+			continue
+		}
+		name, err := h.Filename()
+		if err != nil {
+			return nil, err
+		}
+		if found[name], err = io.ReadAll(part.Body); err != nil {
+			return nil, err
+		}
+	}
 }

@@ -4,16 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io"
-	"mime"
-	"mime/multipart"
 	"net/mail"
-	"net/textproto"
 	"time"
-
-	"encoding/base64"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
@@ -125,39 +118,4 @@ func idle(ctx context.Context, conn *imapclient.Client, news <-chan struct{}) er
 		return err
 	}
 	return cmd.Wait()
-}
-
-// attachmentsOf returns the decoded attachments of a multipart message by file
-// name.
-func attachmentsOf(raw []byte) (map[string][]byte, error) {
-	msg, err := mail.ReadMessage(bytes.NewReader(raw))
-	if err != nil {
-		return nil, err
-	}
-	_, params, err := mime.ParseMediaType(msg.Header.Get("Content-Type"))
-	if err != nil {
-		return nil, err
-	}
-	found := map[string][]byte{}
-	for parts := multipart.NewReader(msg.Body, params["boundary"]); ; {
-		part, err := parts.NextRawPart()
-		if errors.Is(err, io.EOF) {
-			return found, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if name := part.FileName(); name != "" {
-			if found[name], err = decodePart(part.Header, part); err != nil {
-				return nil, err
-			}
-		}
-	}
-}
-
-func decodePart(h textproto.MIMEHeader, r io.Reader) ([]byte, error) {
-	if h.Get("Content-Transfer-Encoding") == "base64" {
-		r = base64.NewDecoder(base64.StdEncoding, r)
-	}
-	return io.ReadAll(r)
 }
