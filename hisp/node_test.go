@@ -329,6 +329,8 @@ func TestSubmit_refusals(t *testing.T) {
 		{"NUL", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\n\r\na\x00b\r\n")), hisp.Malformed, "NUL"},
 		{"too large", house, []string{nurse}, letter(house, nurse, "X: "+strings.Repeat("x", 2<<20)), hisp.TooLarge, "limit is 1048576"},
 		{"unclosed multipart", house, []string{nurse}, letter(house, nurse, html, "Content-Type: multipart/mixed; boundary=b", "", "--b", "", "x"), hisp.Malformed, "boundary"},
+		{"ready-made with a long line", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\r\nContent-Transfer-Encoding: base64\r\n\r\n" + strings.Repeat("A", 2000) + "\r\n")), hisp.Malformed, "998"},
+		{"null sender without notice", "", []string{nurse}, letter(house, nurse), hisp.Denied, "notices only"},
 		{"bad date", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\nDate: tomorrow\r\n\r\na\r\n")), hisp.Malformed, "Date"},
 	}
 	hospital.stop()
@@ -336,7 +338,14 @@ func TestSubmit_refusals(t *testing.T) {
 	hospital.start()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := hospital.submit(tt.msg, tt.from, tt.to...)
+			env := hisp.Envelope{Origin: hisp.Edge, Account: addr(house), Auth: hisp.AuthPassword}
+			if tt.from != "" {
+				env.From, env.Account = addr(tt.from), addr(tt.from)
+			}
+			for _, a := range tt.to {
+				env.To = append(env.To, addr(a))
+			}
+			err := hospital.node.Submit(t.Context(), env, tt.msg)
 			if !errors.Is(err, tt.kind) || !strings.Contains(hisp.HintOf(err), tt.hint) {
 				t.Errorf("Submit = %v, want %v with %q", err, tt.kind, tt.hint)
 			}
@@ -349,6 +358,22 @@ func TestSubmit_refusals(t *testing.T) {
 	must(t, err)
 	if len(items) != 0 {
 		t.Errorf("%d refused messages are queued", len(items))
+	}
+}
+
+// MDN-13: a read receipt from a mail client leaves with the null sender and
+// reaches the person who wrote.
+func TestNode_displayedReceipt(t *testing.T) {
+	hospital, clinic, _, _ := twoSites(t)
+	receipt := letter(nurse, house, "MIME-Version: 1.0", `Content-Type: multipart/report; report-type=disposition-notification; boundary="b"`,
+		"", "--b", "", "read", "--b", "Content-Type: message/disposition-notification", "",
+		"Final-Recipient: rfc822; "+nurse, "Original-Message-ID: <1@hospital>", "Disposition: manual-action/MDN-sent-manually; displayed", "", "--b--")
+	env := hisp.Envelope{Origin: hisp.Edge, Account: addr(nurse), To: []hisp.Address{addr(house)}}
+	must(t, clinic.node.Submit(t.Context(), env, receipt))
+	eventually(t, "the sender has the receipt", func() bool { return len(hospital.inbox(house)) == 1 })
+	quiet(t, hospital, clinic)
+	if got := clinic.inbox(nurse); len(got) != 0 {
+		t.Error("a read receipt was answered")
 	}
 }
 

@@ -83,12 +83,35 @@ func (n *Node) admit(ctx context.Context, env *Envelope, msg Message) (Message, 
 	if err := n.checkLocalRecipients(ctx, env.To); err != nil {
 		return msg, err
 	}
-	if !isEnveloped(msg.Bytes()) {
-		if err := n.checkSigningKey(ctx, env.From); err != nil {
-			return msg, err
-		}
+	if isEnveloped(msg.Bytes()) {
+		err = checkLines(msg.Bytes())
+	} else {
+		err = n.checkSigningKey(ctx, env.From)
+	}
+	if err != nil {
+		return msg, err
 	}
 	return n.complete(msg, h)
+}
+
+// maxLine is the longest line without its CRLF that may be sent, in octets
+// (RFC 5321 §4.5.3.1.6).
+const maxLine = 998
+
+// checkLines refuses a ready-made S/MIME message that could not be relayed byte
+// for byte (row BB-04). What the node seals itself always has short lines.
+func checkLines(msg []byte) error {
+	for at := 0; at < len(msg); {
+		end := bytes.IndexByte(msg[at:], '\n')
+		if end < 0 {
+			end = len(msg) - at
+		}
+		if end > maxLine+1 {
+			return &Error{Op: "hisp.Submit", Kind: Malformed, Hint: "the S/MIME message has a line of more than 998 octets and cannot be relayed as it is; break its base64 into lines of 76 characters"}
+		}
+		at += end + 1
+	}
+	return nil
 }
 
 func (n *Node) checkSize(env Envelope, msg Message) error {

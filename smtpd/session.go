@@ -96,11 +96,9 @@ func (s *session) mailFromAccount(from hisp.Address) error {
 		return s.refuse(hisp.Denied, "", "submission without login", from,
 			status(530, 5, 7, 0, "log in first, with AUTH or a client certificate that belongs to an account"))
 	}
-	if from.IsZero() {
-		return s.refuse(hisp.Denied, "", "null sender at submission", from,
-			status(550, 5, 7, 1, "the null sender is not for submission; use the address you logged in with"))
-	}
-	if !from.Equal(s.acct.Address) {
+	// A read receipt of the user's mail client has the null sender (RFC 8098
+	// §2.1); the submitter refuses it for anything but a notice.
+	if !from.IsZero() && !from.Equal(s.acct.Address) {
 		return s.refuse(hisp.Denied, from.Domain, "sender is not the account", from,
 			status(550, 5, 7, 1, "you may send only as the address you logged in with"))
 	}
