@@ -130,6 +130,42 @@ func TestNode_relayRetriesThenSucceeds(t *testing.T) {
 	eventually(t, "nurse has it", func() bool { hospital.retryNow(); return len(clinic.inbox(nurse)) == 1 })
 }
 
+// A client that did not see its 250 hands the same message in again: it
+// arrives, once where the octets are the same, and is answered once. One that
+// failed and is handed in again is tried and, if need be, refused again.
+func TestNode_handedInAgain(t *testing.T) {
+	hospital, clinic, _, _ := twoSites(t)
+	msg := letter(house, nurse, askDispatched)
+	bad := letter(house, "a@nocert.example")
+	for range 2 {
+		must(t, hospital.submit(msg, house, nurse))
+		must(t, hospital.submit(bad, house, "a@nocert.example"))
+		quiet(t, hospital, clinic, hospital, clinic)
+	}
+	eventually(t, "nothing is left in the queues", func() bool {
+		a, err := hospital.store.ListItems(t.Context())
+		must(t, err)
+		b, err := clinic.store.ListItems(t.Context())
+		must(t, err)
+		return len(a)+len(b) == 0
+	})
+	if got := clinic.inbox(nurse); len(got) != 1 {
+		t.Errorf("%d copies, want 1", len(got))
+	}
+	failed, dispatched := 0, 0
+	for _, m := range hospital.inbox(house) {
+		if strings.Contains(m, "Action: failed") {
+			failed++
+		}
+		if strings.Contains(m, ";dispatched") {
+			dispatched++
+		}
+	}
+	if failed != 2 || dispatched != 1 {
+		t.Errorf("%d failure and %d dispatched notices, want 2 and 1", failed, dispatched)
+	}
+}
+
 func TestNode_refusedByPeer(t *testing.T) {
 	hospital, clinic, w, _ := twoSites(t)
 	w.set(nurse, &hisp.Error{Op: "relay", Kind: hisp.UnknownRecipient})

@@ -105,37 +105,31 @@ func (n *Node) addFailures(ctx context.Context, s *Step, item Item, failed []fai
 	return n.addFailureNotice(s, tell[0].Sender, tell, failed, item.Envelope.ID)
 }
 
-// failTracks ends the tracks of failed and returns those that had not ended.
+// failTracks ends the tracks of failed and returns those whose sender has not
+// heard yet.
 func (n *Node) failTracks(ctx context.Context, s *Step, item Item, failed []failure) ([]Track, error) {
 	var tell []Track
-	id := messageID(item.Message)
 	for _, f := range failed {
-		t, err := n.Tracker.Track(ctx, id, f.rcpt)
-		switch {
-		case err != nil && KindOf(err) == NotFound:
-			t, err = n.trackOf(item, f.rcpt)
-			if err != nil {
-				return nil, err
-			}
-		case err != nil:
+		t, err := n.newTrack(item, f.rcpt)
+		if err != nil {
 			return nil, err
-		case t.Final != Waiting:
+		}
+		before, err := n.Tracker.Track(ctx, t.MessageID, f.rcpt)
+		switch {
+		case err != nil && KindOf(err) != NotFound:
+			return nil, err
+		case err == nil && before.Final == Waiting:
+			t = before
+		case err == nil && before.Message == item.Envelope.ID:
 			continue
+		case err == nil: // of the same message handed in before
+			t.Version = before.Version
 		}
 		t.Final, t.Ended, t.Reason = Failed, n.now(), f.statusCode()
 		s.Track = append(s.Track, t)
 		tell = append(tell, t)
 	}
 	return tell, nil
-}
-
-// trackOf makes the track of a recipient the message was never sealed for.
-func (n *Node) trackOf(item Item, rcpt Address) (Track, error) {
-	tracks := n.newTracks(item, []Address{rcpt})
-	if len(tracks) == 0 {
-		return Track{}, &Error{Op: "hisp.trackOf", Kind: Malformed, Hint: "the message header is not well formed"}
-	}
-	return tracks[0], nil
 }
 
 // addFailureNotice puts one DSN about tracks into the mailbox of their sender.

@@ -78,8 +78,11 @@ func (n *Node) sealedStep(ctx context.Context, item Item, copies []Copy, later [
 		rec := n.auditRecord(AuditSeal, item.Envelope, OutcomeOK)
 		rec.Domain, rec.Private.To = c.Domain, c.To
 		s.Audit = append(s.Audit, rec)
-		if !report {
-			s.Track = append(s.Track, n.newTracks(item, c.To)...)
+		if report {
+			continue
+		}
+		if s.Track, err = n.startTracks(ctx, s.Track, item, c.To); err != nil {
+			return s, err
 		}
 	}
 	if len(later) > 0 {
@@ -116,23 +119,42 @@ func (n *Node) copyItem(ctx context.Context, item Item, c Copy, report bool) (It
 	return next, nil
 }
 
-// newTracks starts the wait for notices about each recipient. The clock runs
-// from now and is not reset by anything that happens (row DN-15).
-func (n *Node) newTracks(item Item, rcpts []Address) []Track {
+// startTracks adds the wait for notices about each recipient. A message that a
+// client hands in again has the same Message-ID: what still waits or has
+// arrived is left as it is, what failed starts anew.
+func (n *Node) startTracks(ctx context.Context, tracks []Track, item Item, rcpts []Address) ([]Track, error) {
+	for _, rcpt := range rcpts {
+		t, err := n.newTrack(item, rcpt)
+		if err != nil {
+			return nil, err
+		}
+		before, err := n.Tracker.Track(ctx, t.MessageID, rcpt)
+		switch {
+		case err != nil && KindOf(err) != NotFound:
+			return nil, err
+		case err == nil && (before.Final == Waiting || before.Final == Succeeded):
+			continue
+		case err == nil:
+			t.Version = before.Version
+		}
+		tracks = append(tracks, t)
+	}
+	return tracks, nil
+}
+
+// newTrack is the wait for notices about one recipient. The clock runs from
+// when the message was accepted and is not reset by anything that happens
+// (row DN-15).
+func (n *Node) newTrack(item Item, rcpt Address) (Track, error) {
 	h, err := parseHeader(item.Message.Bytes())
 	if err != nil {
-		return nil
+		return Track{}, err
 	}
-	requested := mdn.Requested(h.raw).FinalDestination
-	tracks := make([]Track, 0, len(rcpts))
-	for _, rcpt := range rcpts {
-		tracks = append(tracks, Track{
-			Message: item.Envelope.ID, MessageID: strings.TrimSpace(h.first(fieldMessageID)),
-			Sender: item.Envelope.From, Recipient: rcpt, Requested: requested,
-			Sent: n.now(), Deadline: item.Created.Add(n.TrackTimeout), Header: h.kept(),
-		})
-	}
-	return tracks
+	return Track{
+		Message: item.Envelope.ID, MessageID: strings.TrimSpace(h.first(fieldMessageID)),
+		Sender: item.Envelope.From, Recipient: rcpt, Requested: mdn.Requested(h.raw).FinalDestination,
+		Sent: n.now(), Deadline: item.Created.Add(n.TrackTimeout), Header: h.kept(),
+	}, nil
 }
 
 // relay sends one sealed copy to its domain. A message whose sender was told
