@@ -50,8 +50,9 @@ func readReport(report mdn.Report) (messageID string, verdicts []verdict) {
 			return "", nil
 		}
 		v := verdict{rcpt: rcpt, disposition: notice.Disposition, final: notice.FinalDestination}
-		if len(notice.Error) > 0 && !v.disposition.IsFailure() {
-			// processed/error and its like say that something went wrong (row MDN-07).
+		if (notice.IsFailure() || len(notice.Error) > 0) && !v.disposition.IsFailure() {
+			// processed/error, processed/failure and their like say that
+			// something went wrong (row MDN-07).
 			v.disposition = mdn.Failed
 		}
 		return notice.OriginalMessageID, []verdict{v}
