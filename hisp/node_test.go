@@ -79,6 +79,24 @@ func TestNode_processedOnlyWithoutRequest(t *testing.T) {
 	}
 }
 
+// BB-18, BB-19: +tags and other case reach the account, and its notices find
+// their way back.
+func TestNode_tagAndCase(t *testing.T) {
+	hospital, clinic, _, _ := twoSites(t)
+	for i, to := range []string{"nurse+ward7@clinic.example", "NURSE@clinic.example"} {
+		msg := letter(house, to, askDispatched)
+		must(t, hospital.submit(msg, house, to))
+		eventually(t, "track succeeds", func() bool { return track(t, hospital, msg, to).Final == hisp.Succeeded })
+		if got := clinic.inbox(nurse); len(got) != i+1 {
+			t.Errorf("%d messages for %s", len(got), to)
+		}
+		notice := hospital.inbox(house)[i]
+		if !strings.Contains(notice, "From: <nurse@clinic.example>\r\n") && !strings.Contains(notice, "From: nurse@clinic.example\r\n") {
+			t.Errorf("the notice is not from the account's own address:\n%s", notice)
+		}
+	}
+}
+
 // DN-16: same node, same notices.
 func TestNode_localToLocal(t *testing.T) {
 	_, clinic, w, _ := twoSites(t)

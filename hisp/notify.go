@@ -195,6 +195,7 @@ func (n *Node) newMessageID(now time.Time) string {
 // notice asks for one MDN about a message we opened.
 type notice struct {
 	rcpt        Address // for whom the message was
+	from        Address // who answers
 	disposition mdn.Disposition
 	text        string
 }
@@ -255,12 +256,12 @@ func (n *Node) noticeItem(h header, to Address, notice notice) (Item, error) {
 		content.Failure = []string{"local delivery failed"}
 	}
 	raw, err := mdn.Compose(mdn.Header{
-		From: notice.rcpt.AddrSpec(), To: to.AddrSpec(), Subject: h.first(fieldSubject),
+		From: notice.from.AddrSpec(), To: to.AddrSpec(), Subject: h.first(fieldSubject),
 		MessageID: n.newMessageID(now), InReplyTo: strings.TrimSpace(h.first(fieldMessageID)), Date: now,
 	}, content, notice.text)
 	if err != nil {
 		return Item{}, &Error{Op: "hisp.noticeItem", Kind: Malformed, Err: err}
 	}
-	env := Envelope{ID: NewID(now), Origin: Self, From: notice.rcpt, To: []Address{to}, Received: now}
+	env := Envelope{ID: NewID(now), Origin: Self, From: notice.from, To: []Address{to}, Received: now}
 	return Item{ID: NewID(now), Work: WorkSeal, Envelope: env, Message: NewMessage(raw), Created: now, Due: now}, nil
 }

@@ -175,25 +175,29 @@ func (n *Node) remember(ctx context.Context, s *Step, opened Opened, rcpt Addres
 // message that was accepted but cannot be delivered is answered processed and
 // then failed, asked or not (rows DN-05, DN-06).
 func (n *Node) deliverTo(ctx context.Context, s *Step, item Item, opened Opened, rcpt Address, requested bool) ([]notice, error) {
-	notices := []notice{{rcpt, mdn.Processed, textProcessed}}
+	from := rcpt
 	acct, err := n.Directory.Account(ctx, rcpt)
 	if err == nil {
+		// Without +tag: an address-bound certificate signs for the account's
+		// own address only.
+		from = acct.Address
 		err = n.Directory.Room(ctx, acct.Address, opened.Message.Size())
 	}
+	notices := []notice{{rcpt, from, mdn.Processed, textProcessed}}
 	switch {
 	case err == nil:
 	case KindOf(err) == Full || KindOf(err) == UnknownRecipient:
 		rec := n.deliverRecord(item, opened, rcpt, OutcomeFailed, "")
 		rec.Kind = KindOf(err).Error()
 		s.Audit = append(s.Audit, rec)
-		return append(notices, notice{rcpt, mdn.Failed, textFailed}), nil
+		return append(notices, notice{rcpt, from, mdn.Failed, textFailed}), nil
 	default:
 		return nil, err
 	}
 	s.Deliver = append(s.Deliver, Delivery{ID: item.Envelope.ID, Recipient: rcpt, Message: opened.Message, Received: item.Envelope.Received})
 	s.Audit = append(s.Audit, n.deliverRecord(item, opened, rcpt, OutcomeOK, ""))
 	if requested {
-		notices = append(notices, notice{rcpt, mdn.Dispatched, textDispatched})
+		notices = append(notices, notice{rcpt, from, mdn.Dispatched, textDispatched})
 	}
 	return notices, nil
 }
