@@ -34,7 +34,10 @@ var demoCCD []byte
 //go:embed demo/referral.pdf
 var demoPDF []byte
 
-const demoTimeout = time.Minute // for everything to arrive
+const (
+	demoTimeout  = time.Minute // for everything to arrive
+	demoPatience = time.Minute // until silence is a failure notice; an hour is long to watch
+)
 
 // demoSite is one of the two HISPs.
 type demoSite struct {
@@ -65,6 +68,7 @@ func demoCommand(f *flag.FlagSet) func(c *call) error {
 			{name: "hospital", domain: "hospital.example", user: hisp.Address{Local: "dr.adams", Domain: "hospital.example"}},
 			{name: "clinic", domain: "clinic.example", user: hisp.Address{Local: "nurse.baker", Domain: "clinic.example"}},
 		}}
+		d.keep = *dir != ""
 		return d.run(root, *once)
 	}
 }
@@ -81,6 +85,7 @@ func demoFolder(dir string) (string, func(), error) {
 type demo struct {
 	*call
 	sites []*demoSite
+	keep  bool // the folder stays
 }
 
 func (d *demo) run(root string, once bool) error {
@@ -208,6 +213,7 @@ func (s *demoSite) editConfig(peer *demoSite) error {
 	}
 	set("servers", fmt.Sprintf("[%q, %q]", s.address("dns"), peer.address("dns")))
 	set("addresses", `["127.0.0.1"]`)
+	set("timeout", fmt.Sprintf("%q", demoPatience))
 	set("roots", fmt.Sprintf("[%q]", filepath.Join("..", peer.name, trialCertFile)))
 	text += fmt.Sprintf("\n[peer.%q]\nport = %d\n", peer.domain, peer.ports["backbone"])
 	return os.WriteFile(s.config, []byte(text), 0o600)
@@ -352,5 +358,9 @@ func (d *demo) settings(root string) {
 			s.user.AddrSpec(), s.password, s.ports["imaps"], s.ports["imap"], s.ports["submission_tls"], s.ports["submission"],
 			filepath.Join(s.dir, trialCertFile), s.config, s.ports["dns"], s.domain)
 	}
-	fmt.Fprintf(d.stdout, "\nCtrl-C ends the demo and removes %s.\n", root)
+	end := "removes " + root
+	if d.keep {
+		end = "leaves both nodes in " + root
+	}
+	fmt.Fprintf(d.stdout, "\nAn address that does not answer gets you a failure notice after %v.\nCtrl-C ends the demo and %s.\n", demoPatience, end)
 }

@@ -52,7 +52,7 @@ func (t *timeline) entry(who string, r hisp.AuditRecord) {
 func (t *timeline) line(who, text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintf(t.out, "  %6d ms  %-9s %s\n", time.Since(t.start).Milliseconds(), who, text)
+	fmt.Fprintf(t.out, "  %6d ms  %-11s %s\n", time.Since(t.start).Milliseconds(), who, text)
 }
 
 // inWords says in a person's words what an audit record is about; "" if the
