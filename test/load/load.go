@@ -30,6 +30,9 @@ type Load struct {
 	PerConn  int         // messages over one connection before QUIT, 0 is no limit
 	Octets   int         // of one message, about
 	Content  []byte      // sent instead of a made message; no line begins with a dot
+	// Next makes each message anew and may wait; it is called by all
+	// connections and not part of the measured time.
+	Next func() []byte
 }
 
 // Result is what a load came to. A message counts when its 250 was read.
@@ -107,6 +110,9 @@ func (l Load) worker(ctx context.Context, left *atomic.Int64, body []byte) (time
 			return times, refused, err
 		}
 		for n := 0; (l.PerConn == 0 || n < l.PerConn) && ctx.Err() == nil && left.Add(-1) >= 0; n++ {
+			if l.Next != nil {
+				body = append(l.Next(), ".\r\n"...)
+			}
 			start := time.Now()
 			ok, err := c.send(l, body)
 			if err != nil {
