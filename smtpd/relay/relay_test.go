@@ -298,7 +298,7 @@ func TestSend_whole(t *testing.T) {
 			if c.silent != "" && strings.Contains(e.heard(), "\n"+c.silent) {
 				t.Errorf("dialogue = %q, want no %s", e.heard(), c.silent)
 			}
-			if d := time.Since(start); d > 5*time.Second {
+			if d := time.Since(start); d > 30*time.Second { // far below the time-outs: nothing waited for more
 				t.Errorf("took %v", d)
 			}
 		})

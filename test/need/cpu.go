@@ -25,3 +25,10 @@ func CPU(t testing.TB, limit time.Duration, fn func()) {
 		t.Errorf("used %v of processor time, want at most %v", used, limit)
 	}
 }
+
+// CPUTime is the processor time this process has used so far; 0 where that is
+// not known.
+func CPUTime() time.Duration {
+	used, _ := processTime()
+	return used
+}
