@@ -104,7 +104,7 @@ func (a *Agent) signers(ctx context.Context, from hisp.Address, now time.Time) (
 	if err != nil {
 		return nil, passOn(opSeal, err)
 	}
-	hint := "no signing key for the sender; make one with 'hisp key new' or import one with 'hisp key import'"
+	hint := "no signing key for the sender; ask for one with 'hisp key csr' or import one with 'hisp key import'"
 	var signers []cms.Signer
 	for _, k := range keys {
 		if len(k.Chain) == 0 || k.Signer == nil {

@@ -43,7 +43,7 @@ func checkCert(op string, cert *x509.Certificate, owner hisp.Address) error {
 	case weakKey(cert.PublicKey):
 		return bad("the key is too weak or of a kind Direct does not use; it must be RSA of at least 2048 bits or ECDSA P-256, P-384 or P-521")
 	case cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign != 0:
-		return bad("this is a CA certificate, peers refuse it for messages; use one with CA=FALSE, from your CA or from 'hisp key new'")
+		return bad("this is a CA certificate, peers refuse it for messages; use one with CA=FALSE, from your CA or from 'hisp key trial'")
 	case !strongSignature(cert.SignatureAlgorithm):
 		return bad("the certificate is signed with an algorithm that peers refuse; have it reissued with SHA-256")
 	case !forMail(cert):

@@ -101,7 +101,7 @@ func (k *Keys) record(ctx context.Context, op string, owner hisp.Address, signer
 			Hint: "this private key is in use for another address or domain; every owner needs a key of its own"}
 	case found && !key.Retired.IsZero():
 		return store.Key{}, &hisp.Error{Op: op, Kind: hisp.Conflict,
-			Hint: "this private key was retired and does not come back; make a new one with 'hisp key new'"}
+			Hint: "this private key was retired and does not come back; make a new one with 'hisp key csr'"}
 	case found:
 		return key, nil
 	}
@@ -123,7 +123,7 @@ func renew(op string, old, chain []*x509.Certificate) ([]*x509.Certificate, erro
 		}
 	}
 	if len(chain) > 2*maxCerts {
-		return nil, &hisp.Error{Op: op, Kind: hisp.TooLarge, Hint: "the key has too many certificates; make a new key with 'hisp key new'"}
+		return nil, &hisp.Error{Op: op, Kind: hisp.TooLarge, Hint: "the key has too many certificates; make a new key with 'hisp key csr'"}
 	}
 	return chain, nil
 }
