@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -210,7 +211,8 @@ func (s *controlServer) command(ctx context.Context, req controlRequest, front *
 	stdout, stderr := output{front.frames, frameStdout}, output{front.frames, frameStderr}
 	defer func() {
 		if r := recover(); r != nil {
-			s.log.Error("command panicked", "op", "control", "err", fmt.Errorf("%v", r))
+			// The value of a panic may quote input; its type and the stack do not.
+			s.log.Error("command panicked", "op", "control", "err", fmt.Sprintf("panic of type %T", r), "stack", string(debug.Stack()))
 			fmt.Fprintln(stderr, "hisp: the command failed inside the node; its log says more")
 			code = exitFailed
 		}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/store"
 )
 
@@ -294,5 +295,30 @@ func TestControl_largeTransfers(t *testing.T) {
 	}
 	if !bytes.Equal(got, big) {
 		t.Errorf("%d octets arrived, want %d", len(got), len(big))
+	}
+}
+
+func TestControl_panicValueIsNotLogged(t *testing.T) {
+	const canary = "CANARY-dr.adams"
+	var logged bytes.Buffer
+	s := &controlServer{
+		config: func() *config { panic(canary) },
+		log:    slog.New(hisp.NewLogHandler(slog.NewTextHandler(&logged, nil))),
+	}
+	node, person := net.Pipe()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(io.Discard, person)
+	}()
+	code := s.command(t.Context(), controlRequest{Protocol: controlProtocol, Version: version(), Argv: []string{"domain", "list"}},
+		&caller{frames: &frames{conn: node}})
+	_ = node.Close()
+	<-read
+	if code != exitFailed {
+		t.Errorf("code = %d, want %d", code, exitFailed)
+	}
+	if text := logged.String(); strings.Contains(text, canary) || !strings.Contains(text, "panic of type string") {
+		t.Errorf("logged %s", text)
 	}
 }
