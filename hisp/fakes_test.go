@@ -126,8 +126,14 @@ func (w *wire) Send(ctx context.Context, env hisp.Envelope, msg hisp.Message) []
 	w.sent++
 	peer := w.sites[good[0].Domain]
 	in := hisp.Envelope{Origin: hisp.Backbone, From: env.From, To: good, Received: time.Now()}
-	if err := peer.node.Receive(ctx, in, msg); err != nil {
+	err := peer.node.Receive(ctx, in, msg)
+	if err != nil && !errors.Is(err, hisp.Temporary) { // the peer may be stopping
 		w.bad = append(w.bad, err.Error())
+	}
+	for i := range results {
+		if results[i].Err == nil {
+			results[i].Err = err
+		}
 	}
 	return results
 }

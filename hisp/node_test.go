@@ -22,6 +22,9 @@ func twoSites(t *testing.T) (hospital, clinic *site, w *wire, c *clock) {
 	clinic = newSite(t, w, c, "clinic.example", "nurse", "doctor")
 	t.Cleanup(func() {
 		for _, s := range []*site{hospital, clinic} {
+			s.stop()
+		}
+		for _, s := range []*site{hospital, clinic} {
 			for _, canary := range []string{"house", "nurse", "CanarySubject", "CanaryBody", "@client"} {
 				if strings.Contains(s.log.String(), canary) {
 					t.Errorf("PHI %q in the log:\n%s", canary, s.log.String())
