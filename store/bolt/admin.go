@@ -279,15 +279,16 @@ func (s *Store) PutAnchor(ctx context.Context, a store.Anchor) error {
 			return nil
 		},
 		write: func(tx *bbolt.Tx, _ *batch) error { return tx.Bucket(s.b.anchors.name).Put(key, value) },
+		done:  s.anchors.changed,
 	})
 }
 
 // RemoveAnchor removes an anchor by its SHA-256: NotFound.
 func (s *Store) RemoveAnchor(ctx context.Context, d hisp.Domain, sum [32]byte) error {
-	return s.removeRecord(ctx, "bolt.RemoveAnchor", s.b.anchors, anchorKey(d, sum), "the domain has no such anchor")
+	return s.removeRecord(ctx, "bolt.RemoveAnchor", s.b.anchors, anchorKey(d, sum), "the domain has no such anchor", s.anchors.changed)
 }
 
-func (s *Store) removeRecord(ctx context.Context, name string, b sealed, key []byte, missing string) error {
+func (s *Store) removeRecord(ctx context.Context, name string, b sealed, key []byte, missing string, done func()) error {
 	return s.commit.do(ctx, &op{name: name,
 		check: func(tx *bbolt.Tx) error {
 			if tx.Bucket(b.name).Get(key) == nil {
@@ -296,6 +297,7 @@ func (s *Store) removeRecord(ctx context.Context, name string, b sealed, key []b
 			return nil
 		},
 		write: func(tx *bbolt.Tx, _ *batch) error { return b.delete(tx, key) },
+		done:  done,
 	})
 }
 
@@ -344,12 +346,13 @@ func (s *Store) PutKey(ctx context.Context, k store.Key) error {
 	value := s.b.keys.seal(key, plain)
 	return s.commit.do(ctx, &op{name: name,
 		write: func(tx *bbolt.Tx, _ *batch) error { return tx.Bucket(s.b.keys.name).Put(key, value) },
+		done:  func() { s.keys.put(k.ID, k.Owner) },
 	})
 }
 
 // ListKeys returns the keys of an address and of its domain, newest first.
 func (s *Store) ListKeys(ctx context.Context, owner hisp.Address) ([]store.Key, error) {
-	stored, err := list(ctx, s, s.b.keys, nil, func(k storedKey) bool { return ownedBy(k.Owner, owner) })
+	stored, err := s.storedKeys(ctx, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -383,5 +386,5 @@ func ownedBy(owner, asked hisp.Address) bool {
 
 // RemoveKey removes a private key: NotFound.
 func (s *Store) RemoveKey(ctx context.Context, id string) error {
-	return s.removeRecord(ctx, "bolt.RemoveKey", s.b.keys, []byte(id), "there is no such key")
+	return s.removeRecord(ctx, "bolt.RemoveKey", s.b.keys, []byte(id), "there is no such key", func() { s.keys.remove(id) })
 }

@@ -61,21 +61,23 @@ type Options struct {
 
 // Store is the backend. It implements store.Store.
 type Store struct {
-	opts   Options
-	clock  hisp.Clock
-	log    *slog.Logger
-	db     *bbolt.DB
-	lock   *os.File
-	b      buckets
-	pw     *store.Passwords
-	index  *dueIndex
-	watch  *watchers
-	bodies *bodyStore
-	commit *committer
-	space  *reserve
-	heads  *headsFile
-	failed atomic.Bool
-	closed sync.Once
+	opts    Options
+	clock   hisp.Clock
+	log     *slog.Logger
+	db      *bbolt.DB
+	lock    *os.File
+	b       buckets
+	pw      *store.Passwords
+	index   *dueIndex
+	watch   *watchers
+	bodies  *bodyStore
+	keys    *keyIndex
+	anchors *anchorCache
+	commit  *committer
+	space   *reserve
+	heads   *headsFile
+	failed  atomic.Bool
+	closed  sync.Once
 }
 
 var (
@@ -148,6 +150,7 @@ func (s *Store) open() error {
 	s.bodies = newBodyStore(s, key)
 	s.commit = newCommitter(s)
 	s.index = newDueIndex(s.clock)
+	s.keys, s.anchors = newKeyIndex(), newAnchorCache()
 	if err := s.load(); err != nil {
 		return err
 	}
@@ -173,6 +176,9 @@ func (s *Store) load() error {
 			return err
 		}
 		if err := s.loadQueue(tx); err != nil {
+			return err
+		}
+		if err := s.loadKeys(tx); err != nil {
 			return err
 		}
 		if s.opts.ReadOnly {

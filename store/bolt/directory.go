@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 
 	"go.etcd.io/bbolt"
 
@@ -146,19 +145,4 @@ func (s *Store) checkRoom(tx *bbolt.Tx, name string, key acctKey, size int64) er
 		return fail(name, hisp.Full, "the mailbox is full: messages must be removed first")
 	}
 	return nil
-}
-
-// Anchors returns the anchors of the local address's domain for a direction.
-func (s *Store) Anchors(ctx context.Context, local hisp.Address, dir hisp.Direction) ([]*x509.Certificate, error) {
-	as, err := s.ListAnchors(ctx, local.Domain)
-	if err != nil || local.Domain == "" {
-		return nil, err
-	}
-	var certs []*x509.Certificate
-	for _, a := range as {
-		if a.Direction&dir != 0 {
-			certs = append(certs, a.Cert)
-		}
-	}
-	return certs, nil
 }
