@@ -34,6 +34,7 @@ type client struct {
 	raw    net.Conn // under TLS, for interrupt
 	conn   net.Conn
 	r      *bufio.Reader
+	w      *bufio.Writer // of content, made with the first message
 	host   string
 	ext    map[string]string // of the last EHLO, keywords in upper case
 	limits Limits
@@ -285,7 +286,11 @@ func (c *client) envelope(d *delivery, rcpts []int, params string) ([]int, error
 // data sends the content with dots doubled (RFC 5321 §4.5.2) and reads the
 // answer to it. A peer that answers early and stops reading is heard too.
 func (c *client) data(msg []byte) (answer, error) {
-	w := bufio.NewWriterSize(deadlineWriter{c}, dataBlock)
+	if c.w == nil {
+		c.w = bufio.NewWriterSize(nil, dataBlock)
+	}
+	w := c.w
+	w.Reset(deadlineWriter{c})
 	var err error
 	for rest := msg; len(rest) > 0 && err == nil; {
 		if rest[0] == '.' {

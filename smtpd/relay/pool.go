@@ -5,7 +5,9 @@ import (
 	"time"
 )
 
-const idlePerDestination = 2
+// idlePerDestination is as many as the node sends to one domain at a time by
+// default: with fewer, a burst pays a TLS handshake for almost every message.
+const idlePerDestination = 4
 
 // poolKey is what must be the same for a connection to be used again.
 type poolKey struct {

@@ -61,7 +61,7 @@ type Config struct {
 type Limits struct {
 	Exchangers int           // 5 hosts tried per attempt
 	Addresses  int           // 8 addresses tried per attempt
-	Idle       int           // 64 idle connections kept in all, 2 per destination
+	Idle       int           // 64 idle connections kept in all, 4 per destination
 	IdleTime   time.Duration // 20 s an idle connection is kept
 	Reuse      int           // 100 messages over one connection
 	Connect    time.Duration // 30 s to connect
