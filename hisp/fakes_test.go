@@ -175,7 +175,7 @@ type site struct {
 	key   store.MasterKey
 	clock *clock
 	wire  *wire
-	log   *bytes.Buffer
+	log   *logBuffer
 	edit  func(*hisp.Config)
 
 	store *bolt.Store
@@ -184,7 +184,7 @@ type site struct {
 }
 
 func newSite(t *testing.T, w *wire, c *clock, domain hisp.Domain, locals ...string) *site {
-	s := &site{t: t, dir: t.TempDir(), key: store.NewMasterKey(), clock: c, wire: w, log: &bytes.Buffer{}}
+	s := &site{t: t, dir: t.TempDir(), key: store.NewMasterKey(), clock: c, wire: w, log: &logBuffer{}}
 	s.start()
 	must(t, s.store.AddDomain(t.Context(), store.Domain{Name: domain}))
 	for _, local := range locals {
@@ -206,7 +206,7 @@ func (s *site) start() {
 	cfg := hisp.Config{
 		Hostname: "mail.test.example", Clock: s.clock.Now, Agent: plainAgent{}, Queue: st, Tracker: st, Auditor: st,
 		Directory: st, Keys: keyring{}, Transport: s.wire,
-		Log: slog.New(hisp.NewLogHandler(slog.NewTextHandler(&lockedWriter{w: s.log}, nil))),
+		Log: slog.New(hisp.NewLogHandler(slog.NewTextHandler(s.log, nil))),
 	}
 	if s.edit != nil {
 		s.edit(&cfg)
@@ -225,15 +225,22 @@ func (s *site) start() {
 	}
 }
 
-type lockedWriter struct {
+// logBuffer can be read while the node still writes.
+type logBuffer struct {
 	mu sync.Mutex
-	w  *bytes.Buffer
+	b  bytes.Buffer
 }
 
-func (l *lockedWriter) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(p)
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func must(t testing.TB, err error) {
