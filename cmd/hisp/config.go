@@ -46,6 +46,16 @@ type tlsConfig struct {
 	Key         string `toml:"key"`         // PEM file
 }
 
+// Keys of [listen], which also name the listeners inside the process.
+const (
+	listenerSubmissionTLS = "submission_tls"
+	listenerSubmission    = "submission"
+	listenerBackbone      = "backbone"
+	listenerIMAPS         = "imaps"
+	listenerIMAP          = "imap"
+	listenerDNS           = "dns"
+)
+
 // listenConfig are addresses "host:port"; "" turns a listener off.
 type listenConfig struct {
 	SubmissionTLS string `toml:"submission_tls"`

@@ -121,7 +121,7 @@ func (d *demo) setUp(root string) error {
 	}
 	for _, s := range d.sites {
 		s.dir = filepath.Join(root, s.name)
-		s.config = filepath.Join(s.dir, "hisp.toml")
+		s.config = filepath.Join(s.dir, configDefault)
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			return fileError(err)
 		}
@@ -173,7 +173,7 @@ func (d *demo) choosePorts() error {
 	}()
 	for i, s := range d.sites {
 		s.ports = map[string]int{}
-		for offset, name := range []string{"submission_tls", "submission", "backbone", "imaps", "imap", "dns"} {
+		for offset, name := range []string{listenerSubmissionTLS, listenerSubmission, listenerBackbone, listenerIMAPS, listenerIMAP, listenerDNS} {
 			// The same ports every time if they are free: a mail client set up once works again.
 			ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10460+100*i+offset))
 			if err != nil {
@@ -211,11 +211,11 @@ func (s *demoSite) editConfig(peer *demoSite) error {
 	for name := range s.ports {
 		set(name, fmt.Sprintf("%q", s.address(name)))
 	}
-	set("servers", fmt.Sprintf("[%q, %q]", s.address("dns"), peer.address("dns")))
+	set("servers", fmt.Sprintf("[%q, %q]", s.address(listenerDNS), peer.address(listenerDNS)))
 	set("addresses", `["127.0.0.1"]`)
 	set("timeout", fmt.Sprintf("%q", demoPatience))
 	set("roots", fmt.Sprintf("[%q]", filepath.Join("..", peer.name, trialCertFile)))
-	text += fmt.Sprintf("\n[peer.%q]\nport = %d\n", peer.domain, peer.ports["backbone"])
+	text += fmt.Sprintf("\n[peer.%q]\nport = %d\n", peer.domain, peer.ports[listenerBackbone])
 	return os.WriteFile(s.config, []byte(text), 0o600)
 }
 
@@ -247,7 +247,7 @@ func (s *demoSite) client() (mailClient, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 	return mailClient{
-		addr: s.user, password: s.password, submission: s.address("submission_tls"), imaps: s.address("imaps"),
+		addr: s.user, password: s.password, submission: s.address(listenerSubmissionTLS), imaps: s.address(listenerIMAPS),
 		tls: &tls.Config{RootCAs: roots, ServerName: "mail." + string(s.domain), MinVersion: tls.VersionTLS12},
 	}, nil
 }
@@ -297,7 +297,7 @@ func (d *demo) watch(ctx context.Context, t *timeline, from, to mailClient, msg 
 	if err := from.send(msg, to.addr); err != nil {
 		return err
 	}
-	t.line("dr.adams", "sent: the mail client has its 250")
+	t.line(from.addr.Local, "sent: the mail client has its 250")
 	original, err := mail.ReadMessage(bytes.NewReader(msg.Bytes()))
 	if err != nil {
 		return err
@@ -310,7 +310,7 @@ func (d *demo) watch(ctx context.Context, t *timeline, from, to mailClient, msg 
 	if err := sameAttachments(got); err != nil {
 		return err
 	}
-	t.line("nurse.baker", "read over IMAP: both attachments identical, octet for octet")
+	t.line(to.addr.Local, "read over IMAP: both attachments identical, octet for octet")
 	notice, err := from.wait(ctx, isNotice(mdn.Dispatched))
 	if err != nil {
 		return fmt.Errorf("no dispatched notice came back: %w", err)
@@ -319,7 +319,7 @@ func (d *demo) watch(ctx context.Context, t *timeline, from, to mailClient, msg 
 	if err != nil || report.Notice == nil || report.Notice.OriginalMessageID != id {
 		return errors.New("the dispatched notice is about another message")
 	}
-	t.line("dr.adams", "read over IMAP: notice of delivery to the mailbox")
+	t.line(from.addr.Local, "read over IMAP: notice of delivery to the mailbox")
 	track, err := d.sites[0].backend.store.Track(ctx, id, to.addr)
 	if err != nil {
 		return err
@@ -355,8 +355,8 @@ func (d *demo) settings(root string) {
 	fmt.Fprintf(d.stdout, "\nBoth nodes go on. Connect a mail client (it will ask about the trial certificate):\n")
 	for _, s := range d.sites {
 		fmt.Fprintf(d.stdout, "\n  %s\n    password    %s\n    IMAP        127.0.0.1 port %d, SSL/TLS  (or %d, STARTTLS)\n    SMTP        127.0.0.1 port %d, SSL/TLS  (or %d, STARTTLS)\n    CA          %s\n    operate     hisp -config %s message track ID, queue list, audit list, …\n    DNS         dig @127.0.0.1 -p %d %s CERT\n",
-			s.user.AddrSpec(), s.password, s.ports["imaps"], s.ports["imap"], s.ports["submission_tls"], s.ports["submission"],
-			filepath.Join(s.dir, trialCertFile), s.config, s.ports["dns"], s.domain)
+			s.user.AddrSpec(), s.password, s.ports[listenerIMAPS], s.ports[listenerIMAP], s.ports[listenerSubmissionTLS], s.ports[listenerSubmission],
+			filepath.Join(s.dir, trialCertFile), s.config, s.ports[listenerDNS], s.domain)
 	}
 	end := "removes " + root
 	if d.keep {

@@ -25,21 +25,22 @@ func keysOf(ctx context.Context, keys store.Keys, d hisp.Domain) ([]store.Key, e
 
 func (c *call) keysOf(d hisp.Domain) ([]store.Key, error) { return keysOf(c.ctx, c.store, d) }
 
-func (c *call) zone(d hisp.Domain) (dnscert.Zone, error) {
+// oneZone reads the only argument as a domain of ours and returns its zone.
+func (c *call) oneZone() (dnscert.Zone, error) {
+	d, err := c.oneDomain()
+	if err != nil {
+		return dnscert.Zone{}, err
+	}
 	if err := c.hosted(d); err != nil {
 		return dnscert.Zone{}, err
 	}
-	return zones{func() *config { return &c.config }, c.store}.zone(c.ctx, d)
+	return zones{func() *config { return &c.config }, c.clock, c.store}.zone(c.ctx, d)
 }
 
 func dnsRecords(f *flag.FlagSet) func(c *call) error {
 	asJSON := f.Bool("json", false, "print JSON")
 	return func(c *call) error {
-		d, err := c.oneDomain()
-		if err != nil {
-			return err
-		}
-		zone, err := c.zone(d)
+		zone, err := c.oneZone()
 		if err != nil {
 			return err
 		}
@@ -54,7 +55,7 @@ func dnsRecords(f *flag.FlagSet) func(c *call) error {
 			c.printf("%s\n", line)
 		}
 		if len(zone.Certs) == 0 {
-			c.notef("hisp: note: %s has no certificate to publish yet: hisp key trial or hisp key csr makes one\n", d)
+			c.notef("hisp: note: %s has no certificate to publish yet: hisp key trial or hisp key csr makes one\n", zone.Name)
 		}
 		return nil
 	}
@@ -63,11 +64,7 @@ func dnsRecords(f *flag.FlagSet) func(c *call) error {
 func dnsCheck(f *flag.FlagSet) func(c *call) error {
 	asJSON := f.Bool("json", false, "print JSON")
 	return func(c *call) error {
-		d, err := c.oneDomain()
-		if err != nil {
-			return err
-		}
-		zone, err := c.zone(d)
+		zone, err := c.oneZone()
 		if err != nil {
 			return err
 		}
@@ -86,7 +83,7 @@ func dnsCheck(f *flag.FlagSet) func(c *call) error {
 			c.printFindings(findings)
 		}
 		if wrong > 0 {
-			return hint(fmt.Errorf("%d of %d answers are not as they should be", wrong, len(findings)), "hisp dns records "+string(d)+" prints what to publish; changes take up to the old TTL to be seen")
+			return hint(fmt.Errorf("%d of %d answers are not as they should be", wrong, len(findings)), "hisp dns records "+string(zone.Name)+" prints what to publish; changes take up to the old TTL to be seen")
 		}
 		return nil
 	}

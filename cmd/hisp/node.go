@@ -67,7 +67,7 @@ func (n *node) loadTLS() error {
 	if err != nil {
 		return hint(fmt.Errorf("tls: %w", err), "set certificate and key in [tls]; hisp init makes a pair for trials")
 	}
-	if now := time.Now(); now.After(pair.Leaf.NotAfter) {
+	if n.clock().After(pair.Leaf.NotAfter) {
 		n.log.Error("the tls certificate has expired: partners will refuse it", "op", "tls", "expired", pair.Leaf.NotAfter)
 	}
 	n.cert.Store(&pair)
@@ -171,8 +171,8 @@ func (n *node) newServers() error {
 func (n *node) listen(ctx context.Context) error {
 	l := n.live.Load().Listen
 	for _, e := range []struct{ name, addr string }{
-		{"submission_tls", l.SubmissionTLS}, {"submission", l.Submission}, {"backbone", l.Backbone},
-		{"imaps", l.IMAPS}, {"imap", l.IMAP},
+		{listenerSubmissionTLS, l.SubmissionTLS}, {listenerSubmission, l.Submission}, {listenerBackbone, l.Backbone},
+		{listenerIMAPS, l.IMAPS}, {listenerIMAP, l.IMAP},
 	} {
 		if e.addr == "" {
 			continue
@@ -187,9 +187,9 @@ func (n *node) listen(ctx context.Context) error {
 	if n.control, err = listenControl(n.live.Load().resolve(n.live.Load().Data)); err != nil || l.DNS == "" {
 		return err
 	}
-	n.dns, err = dnscert.NewServer(ctx, dnscert.ServerConfig{Addr: l.DNS, Source: zones{n.live.Load, n.store}, Log: n.log})
+	n.dns, err = dnscert.NewServer(ctx, dnscert.ServerConfig{Addr: l.DNS, Source: zones{n.live.Load, n.clock, n.store}, Log: n.log})
 	if err != nil {
-		return listenError("dns", l.DNS, err)
+		return listenError(listenerDNS, l.DNS, err)
 	}
 	return nil
 }
@@ -223,11 +223,11 @@ func (n *node) run(ctx context.Context) error {
 			g.Go(func() error { return fn(gctx, ln) })
 		}
 	}
-	serve("submission_tls", n.submission.ServeTLS)
-	serve("submission", n.submission.Serve)
-	serve("backbone", n.backbone.Serve)
-	serve("imaps", n.imap.ServeTLS)
-	serve("imap", n.imap.Serve)
+	serve(listenerSubmissionTLS, n.submission.ServeTLS)
+	serve(listenerSubmission, n.submission.Serve)
+	serve(listenerBackbone, n.backbone.Serve)
+	serve(listenerIMAPS, n.imap.ServeTLS)
+	serve(listenerIMAP, n.imap.Serve)
 	if n.dns != nil {
 		g.Go(func() error { return n.dns.Run(gctx) })
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"strconv"
@@ -117,24 +116,12 @@ func queueShow(f *flag.FlagSet) func(c *call) error {
 func queueRetry(f *flag.FlagSet) func(c *call) error {
 	all := f.Bool("all", false, "all items")
 	return func(c *call) error {
-		var items []hisp.Item
-		if *all {
-			if err := c.argN(); err != nil {
-				return err
-			}
-			var err error
-			if items, err = c.store.ListItems(c.ctx); err != nil {
-				return err
-			}
-		} else {
-			it, err := c.item()
-			if err != nil {
-				return err
-			}
-			items = []hisp.Item{it}
+		items, err := c.items(*all)
+		if err != nil {
+			return err
 		}
 		count := 0
-		err := c.admin("queue retry", "", hisp.Address{}, func() error {
+		err = c.admin("queue retry", "", hisp.Address{}, func() error {
 			for _, it := range items {
 				err := c.store.Reschedule(c.ctx, it.ID, c.clock().UTC())
 				switch kind := hisp.KindOf(err); {
@@ -157,6 +144,18 @@ func queueRetry(f *flag.FlagSet) func(c *call) error {
 	}
 }
 
+// items returns all items, or the one that is the only argument.
+func (c *call) items(all bool) ([]hisp.Item, error) {
+	if !all {
+		it, err := c.item()
+		return []hisp.Item{it}, err
+	}
+	if err := c.argN(); err != nil {
+		return nil, err
+	}
+	return c.store.ListItems(c.ctx)
+}
+
 // itemError says why an item could not be changed.
 func itemError(id string, err error) error {
 	switch hisp.KindOf(err) {
@@ -175,7 +174,7 @@ func queueDrop(*flag.FlagSet) func(c *call) error {
 			return err
 		}
 		if c.node == nil {
-			return hint(errors.New("no node is running"), "start it with hisp serve: the sender is told, and only a node does that")
+			return hint(errNoNode, "start it with hisp serve: the sender is told, and only a node does that")
 		}
 		return c.admin("queue drop", it.Domain, hisp.Address{}, func() error {
 			taken, err := c.store.Take(c.ctx, it.ID)

@@ -277,7 +277,7 @@ func runQuietNode(ctx context.Context, path string) error {
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	if cfg.Listen.DNS != "" {
-		dns, err := dnscert.NewServer(ctx, dnscert.ServerConfig{Addr: cfg.Listen.DNS, Source: zones{inForce, b.store}, Log: log})
+		dns, err := dnscert.NewServer(ctx, dnscert.ServerConfig{Addr: cfg.Listen.DNS, Source: zones{inForce, b.clock, b.store}, Log: log})
 		if err != nil {
 			cancel()
 			return err

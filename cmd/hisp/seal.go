@@ -62,6 +62,20 @@ func (v *verdict) reject(list []hisp.Rejection) {
 	}
 }
 
+// open notes what came out of a message and who may read it.
+func (v *verdict) open(opened hisp.Opened, now time.Time) {
+	v.From = opened.From.AddrSpec()
+	v.reject(opened.Rejected)
+	if opened.Signer != nil {
+		signer := describe(opened.Signer, opened.From, now)
+		signer.Usable, signer.Reason = true, "" // it signs; whether it can be encrypted to is not asked
+		v.Signer = &signer
+	}
+	for _, rcpt := range opened.Trusted {
+		v.Accepted = append(v.Accepted, rcpt.AddrSpec())
+	}
+}
+
 // causeOf is the innermost text, such as why each path to an anchor failed.
 func causeOf(err error) string {
 	var e *hisp.Error
@@ -136,13 +150,9 @@ func openCommand(f *flag.FlagSet) func(c *call) error {
 	f.Var(&to, "to", "recipient `address`, ours; may be repeated")
 	at := f.String("at", "", "judge certificates as of this `time` (RFC 3339) instead of now")
 	return func(c *call) error {
-		clock := c.clock
-		if *at != "" {
-			t, err := time.Parse(time.RFC3339, *at)
-			if err != nil {
-				return usagef("-at: %q is not a time such as 2026-01-31T12:00:00Z", *at)
-			}
-			clock = func() time.Time { return t }
+		clock, err := c.clockAt(*at)
+		if err != nil {
+			return err
 		}
 		if len(from) == 0 {
 			from = addressList{{}}
@@ -163,16 +173,7 @@ func openCommand(f *flag.FlagSet) func(c *call) error {
 				v.refuse(err)
 				return nil
 			}
-			v.From = opened.From.AddrSpec()
-			v.reject(opened.Rejected)
-			if opened.Signer != nil {
-				signer := describe(opened.Signer, opened.From, clock())
-				signer.Usable, signer.Reason = true, "" // it signs; whether it can be encrypted to is not asked
-				v.Signer = &signer
-			}
-			for _, rcpt := range opened.Trusted {
-				v.Accepted = append(v.Accepted, rcpt.AddrSpec())
-			}
+			v.open(opened, clock())
 			if len(opened.Trusted) == 0 {
 				return nil // nobody may read it
 			}
@@ -181,6 +182,18 @@ func openCommand(f *flag.FlagSet) func(c *call) error {
 		})
 		return errors.Join(err, v.finish(c))
 	}
+}
+
+// clockAt stands still at a time in RFC 3339 form; "" is the node's clock.
+func (c *call) clockAt(at string) (hisp.Clock, error) {
+	if at == "" {
+		return c.clock, nil
+	}
+	t, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		return nil, usagef("-at: %q is not a time such as 2026-01-31T12:00:00Z", at)
+	}
+	return func() time.Time { return t }, nil
 }
 
 // envelope reads the message of seal and open from standard input.

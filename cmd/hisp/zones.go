@@ -18,6 +18,7 @@ import (
 // and what "hisp dns check" expects.
 type zones struct {
 	cfg   func() *config
+	clock hisp.Clock
 	store interface {
 		store.Domains
 		store.Keys
@@ -61,12 +62,13 @@ func (z zones) zone(ctx context.Context, d hisp.Domain) (dnscert.Zone, error) {
 		zone.Hosts = []dnscert.Host{{Name: cfg.Hostname, Addrs: publicAddrs(cfg)}}
 	}
 	zone.Services = services(cfg, d)
-	keys, err := z.store.ListKeys(ctx, hisp.Address{})
+	keys, err := keysOf(ctx, z.store, d)
 	if err != nil {
 		return zone, err
 	}
+	now := z.clock()
 	for _, k := range keys {
-		if k.Owner.Domain == d && publishable(k) {
+		if publishable(k, now) {
 			zone.Certs = append(zone.Certs, dnscert.Published{Owner: k.Owner, Cert: k.Chain[0]})
 		}
 	}
@@ -75,8 +77,8 @@ func (z zones) zone(ctx context.Context, d hisp.Domain) (dnscert.Zone, error) {
 
 // publishable: peers are to encrypt to active encryption keys only. During a
 // rollover both the old and the new one are active.
-func publishable(k store.Key) bool {
-	return len(k.Chain) > 0 && k.Retired.IsZero() && k.Role != store.RoleSign && time.Now().Before(k.Chain[0].NotAfter)
+func publishable(k store.Key, now time.Time) bool {
+	return len(k.Chain) > 0 && k.Retired.IsZero() && k.Role != store.RoleSign && now.Before(k.Chain[0].NotAfter)
 }
 
 func inZone(host string, d hisp.Domain) bool {
