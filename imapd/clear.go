@@ -23,7 +23,7 @@ const (
 	clearGreeting   = "* OK [CAPABILITY " + clearCaps + "] ready for STARTTLS"
 	clearBye        = "* BYE logging out"
 	clearByeTooMany = "* BYE too many commands before STARTTLS"
-	clearBad        = "* BAD [CLIENTBUG] a command is a tag, a space and a name"
+	notCommand      = "* BAD [CLIENTBUG] a command is a tag, a space and a name"
 
 	clearUnknown   = "BAD [CLIENTBUG] before TLS there are CAPABILITY, NOOP, LOGOUT and STARTTLS"
 	clearPrivate   = "NO [PRIVACYREQUIRED] use STARTTLS before you log in, or connect to the port for IMAP over TLS"
@@ -77,18 +77,18 @@ func (s *Server) upgrade(c *conn) (*tls.Conn, bool, error) {
 func clearCommand(w io.Writer, line []byte) (start, fault bool, err error) {
 	tag, verb, ok := splitCommand(line)
 	if !ok {
-		return false, true, say(w, clearBad)
+		return false, true, say(w, notCommand)
 	}
 	_, rest, _ := strings.Cut(strings.TrimRight(string(line), crlf+" "), " ")
 	bare := strings.EqualFold(rest, verb)
 	switch verb {
-	case "LOGIN", "AUTHENTICATE":
+	case verbLogin, verbAuthenticate:
 		err = say(w, tag+" "+clearPrivate)
 		if _, nonSync, ok := announced(line); err == nil && ok && nonSync {
 			err = errNoTLS // the literal behind it is no command
 		}
 		return false, true, err
-	case "CAPABILITY", "NOOP", "LOGOUT", "STARTTLS":
+	case verbCapability, verbNoop, verbLogout, verbStartTLS:
 		if !bare {
 			return false, true, say(w, tag+" "+clearArguments)
 		}
@@ -96,18 +96,18 @@ func clearCommand(w io.Writer, line []byte) (start, fault bool, err error) {
 		return false, true, say(w, tag+" "+clearUnknown)
 	}
 	switch verb {
-	case "CAPABILITY":
+	case verbCapability:
 		err = say(w, "* CAPABILITY "+clearCaps)
-	case "LOGOUT":
+	case verbLogout:
 		err = say(w, clearBye)
 	}
 	if err == nil {
 		err = say(w, fmt.Sprintf("%s OK %s completed", tag, verb))
 	}
-	if err == nil && verb == "LOGOUT" {
+	if err == nil && verb == verbLogout {
 		err = errNoTLS
 	}
-	return verb == "STARTTLS", false, err
+	return verb == verbStartTLS, false, err
 }
 
 func say(w io.Writer, line string) error {

@@ -94,15 +94,23 @@ func (s *session) Create(mailbox string, options *imap.CreateOptions) error {
 	if len(folders)+len(parents(name)) >= s.srv.limits.Folders {
 		return no(imap.ResponseCodeLimit, "the account has as many folders as it may have")
 	}
+	if err := s.makeParents(folders, name); err != nil {
+		return s.refuse("imapd.Create", err)
+	}
+	return s.refuse("imapd.Create", s.srv.store.CreateFolder(s.ctx, s.acct.Address, name, use))
+}
+
+// makeParents creates the folders above name that are not there.
+func (s *session) makeParents(folders []store.Folder, name string) error {
 	for _, p := range parents(name) {
 		if _, ok := folderNamed(folders, p); ok {
 			continue
 		}
 		if err := s.srv.store.CreateFolder(s.ctx, s.acct.Address, p, ""); err != nil && !errors.Is(err, hisp.Conflict) {
-			return s.refuse("imapd.Create", err)
+			return err
 		}
 	}
-	return s.refuse("imapd.Create", s.srv.store.CreateFolder(s.ctx, s.acct.Address, name, use))
+	return nil
 }
 
 // specialUse checks the wish for a special use: one, known, not given away.
@@ -160,13 +168,8 @@ func (s *session) Rename(mailbox, newMailbox string, _ *imap.RenameOptions) erro
 	if _, ok := folderNamed(folders, to); ok || to == inbox {
 		return s.refuse("imapd.Rename", hisp.Conflict)
 	}
-	for _, p := range parents(to) {
-		if _, ok := folderNamed(folders, p); ok {
-			continue
-		}
-		if err := s.srv.store.CreateFolder(s.ctx, s.acct.Address, p, ""); err != nil && !errors.Is(err, hisp.Conflict) {
-			return s.refuse("imapd.Rename", err)
-		}
+	if err := s.makeParents(folders, to); err != nil {
+		return s.refuse("imapd.Rename", err)
 	}
 	err = s.srv.store.RenameFolder(s.ctx, s.acct.Address, from, to)
 	for _, f := range folders {
@@ -252,7 +255,7 @@ func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 	if err != nil {
 		return s.refuse("imapd.List", err)
 	}
-	lsub := s.gate.currentVerb() == "LSUB"
+	lsub := s.gate.currentVerb() == verbLsub
 	levels := lsub && strings.HasSuffix(patterns[0], "%")
 	for _, f := range withParents(folders) {
 		if !slices.ContainsFunc(patterns, func(p string) bool { return matches(f.Name, ref+p) }) {

@@ -31,12 +31,31 @@ const (
 	slowestPeer       = 8 << 10 // octets per second that a reader must take
 )
 
-// Wire strings the gate recognises or sends.
+// Names of commands that are treated apart, RFC 9051 §6 and RFC 3501 §6.3.9, in
+// the form splitCommand gives them.
 const (
-	verbAppend = "APPEND"
-	verbIdle   = "IDLE"
-	lineDone   = "DONE"
-	crlf       = "\r\n"
+	verbAppend       = "APPEND"
+	verbAuthenticate = "AUTHENTICATE"
+	verbCapability   = "CAPABILITY"
+	verbClose        = "CLOSE"
+	verbDelete       = "DELETE"
+	verbIdle         = "IDLE"
+	verbLogin        = "LOGIN"
+	verbLogout       = "LOGOUT"
+	verbLsub         = "LSUB"
+	verbNoop         = "NOOP"
+	verbRename       = "RENAME"
+	verbSearch       = "SEARCH"
+	verbStartTLS     = "STARTTLS"
+
+	verbUID   = "UID"
+	uidPrefix = verbUID + " " // of the UID form of a command
+)
+
+// Other wire strings the gate recognises or sends.
+const (
+	lineDone = "DONE"
+	crlf     = "\r\n"
 
 	textShutdown = "the server is going down, connect again later"
 	textLong     = "a command line or literal is longer than this server takes"
@@ -225,7 +244,7 @@ func (g *gate) admit(line []byte, loggedIn bool) error {
 		g.size, g.literals, g.message = 0, 0, false
 		g.begin(tag, verb)
 	}
-	if verb := g.currentVerb(); verb == "SEARCH" || verb == "UID SEARCH" {
+	if verb := g.currentVerb(); verb == verbSearch || verb == uidPrefix+verbSearch {
 		line = []byte(g.search.line(string(line), first))
 	}
 	if g.size += int64(len(line)); g.size > maxLine {
@@ -288,7 +307,7 @@ func (g *gate) fault() error {
 	if g.faults++; g.faults > maxFaults {
 		return g.bye(textFaults)
 	}
-	return g.say("* BAD [CLIENTBUG] a command is a tag, a space and a name" + crlf)
+	return g.say(notCommand + crlf)
 }
 
 // readLine reads up to LF. The time for the line runs from its first octet.
@@ -484,9 +503,9 @@ func splitCommand(line []byte) (tag, verb string, ok bool) {
 	}
 	verb, rest, _ = strings.Cut(rest, " ")
 	verb = strings.ToUpper(verb)
-	if verb == "UID" {
+	if verb == verbUID {
 		sub, _, _ := strings.Cut(rest, " ")
-		verb += " " + strings.ToUpper(sub)
+		verb = uidPrefix + strings.ToUpper(sub)
 	}
 	return tag, verb, verb != ""
 }

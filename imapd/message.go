@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/emersion/go-imap/v2"
@@ -333,7 +334,7 @@ func (s *session) Expunge(_ *imapserver.ExpungeWriter, set *imap.UIDSet) error {
 	defer s.mu.Unlock()
 	sel, err := s.selected(true)
 	if err != nil {
-		if s.sel != nil && s.gate.currentVerb() == "CLOSE" {
+		if s.sel != nil && s.gate.currentVerb() == verbClose {
 			return nil
 		}
 		return err
@@ -353,4 +354,6 @@ func (s *session) Expunge(_ *imapserver.ExpungeWriter, set *imap.UIDSet) error {
 	return nil
 }
 
-func isUIDCommand(verb string) bool { return len(verb) > 4 && verb[:4] == "UID " }
+func isUIDCommand(verb string) bool {
+	return len(verb) > len(uidPrefix) && strings.HasPrefix(verb, uidPrefix)
+}

@@ -147,7 +147,7 @@ func (s *session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {
 		return nil
 	}
 	switch s.gate.currentVerb() {
-	case "DELETE", "RENAME": // perhaps of this folder: the next command will tell
+	case verbDelete, verbRename: // perhaps of this folder: the next command will tell
 		return nil
 	}
 	return s.update(w, allowExpunge)

@@ -11,6 +11,8 @@ import (
 // command, whose lines may be parted by literals.
 type smallerFix struct{ args int }
 
+const keySmaller = "SMALLER"
+
 // searchArgs tells how many arguments that are no keys follow a key.
 func searchArgs(key string) int {
 	switch strings.ToUpper(key) {
@@ -45,7 +47,7 @@ func (f *smallerFix) line(s string, first bool) string {
 			}
 			if smaller {
 				smaller = false
-				out.WriteString("SMALLER") // without a number: the parser will say so
+				out.WriteString(keySmaller) // without a number: the parser will say so
 			}
 		case smaller:
 			smaller = false
@@ -53,7 +55,7 @@ func (f *smallerFix) line(s string, first bool) string {
 			continue
 		case f.args > 0:
 			f.args--
-		case strings.EqualFold(token, "SMALLER"):
+		case strings.EqualFold(token, keySmaller):
 			smaller = true
 			continue
 		default:
@@ -62,7 +64,7 @@ func (f *smallerFix) line(s string, first bool) string {
 		out.WriteString(token)
 	}
 	if smaller {
-		out.WriteString("SMALLER")
+		out.WriteString(keySmaller)
 	}
 	return out.String()
 }
@@ -72,7 +74,7 @@ func notLarger(number string) string {
 	n, err := strconv.ParseUint(number, 10, 63)
 	switch {
 	case err != nil:
-		return "SMALLER " + number
+		return keySmaller + " " + number
 	case n == 0:
 		return "NOT ALL"
 	}

@@ -2,6 +2,7 @@ package imapd
 
 import (
 	"bytes"
+	"io"
 	"mime"
 	"net/mail"
 	"strings"
@@ -9,8 +10,6 @@ import (
 	"github.com/emersion/go-imap/v2"
 	"golang.org/x/text/encoding/htmlindex"
 	"golang.org/x/text/transform"
-
-	"io"
 
 	"github.com/hispnode/hisp/hisp/mimetree"
 )

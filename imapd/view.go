@@ -26,9 +26,7 @@ type entry struct {
 	flags    []imap.Flag // shared, never changed
 }
 
-func (e *entry) has(f imap.Flag) bool {
-	return slices.ContainsFunc(e.flags, func(g imap.Flag) bool { return strings.EqualFold(string(f), string(g)) })
-}
+func (e *entry) has(f imap.Flag) bool { return hasFlag(e.flags, f) }
 
 // snapshot is a folder at one moment, by UID. It never changes; all sessions
 // that know the same state share one.
