@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -160,8 +159,8 @@ func storeError(c config, err error) error {
 	case hisp.Refused:
 		return hint(fmt.Errorf("%s: written by a newer hisp than %s", data, version()), "install the newer version again, or restore a backup made before the upgrade; nothing was changed")
 	}
-	if strings.Contains(err.Error(), "permission denied") {
-		return hint(fmt.Errorf("%s: %w", data, err), "run the command as the user the node runs as")
+	if errors.Is(err, fs.ErrPermission) {
+		return hint(fmt.Errorf("%s: %w", data, err), hintRunAs)
 	}
 	return fmt.Errorf("%s: %w", data, err)
 }

@@ -28,7 +28,7 @@ func askNode(ctx context.Context, c *call, argv []string) (int, error) {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
 		return 0, errNoNode
 	case errors.Is(err, fs.ErrPermission):
-		return 0, hint(errors.New("control socket: permission denied"), "run the command as the user the node runs as")
+		return 0, hint(errors.New("control socket: permission denied"), hintRunAs)
 	case err != nil:
 		return 0, fmt.Errorf("control socket: %w", err)
 	}

@@ -18,6 +18,9 @@ func (h hinted) Unwrap() error { return h.error }
 // hint adds what to do to err; the command line prints it on a line of its own.
 func hint(err error, what string) error { return hinted{err, what} }
 
+// hintRunAs is for every file that this user may not touch.
+const hintRunAs = "run the command as the user the node runs as"
+
 // hintOf returns the outermost hint in err, or "".
 func hintOf(err error) string {
 	var h hinted

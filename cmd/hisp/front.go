@@ -129,7 +129,7 @@ func fileError(err error) error {
 	case errors.Is(err, fs.ErrExist):
 		return hint(fmt.Errorf("%s: exists already", p.Path), "nothing is overwritten; move it away or choose another name")
 	case errors.Is(err, fs.ErrPermission):
-		return hint(fmt.Errorf("%s: permission denied", p.Path), "run the command as the user the node runs as")
+		return hint(fmt.Errorf("%s: permission denied", p.Path), hintRunAs)
 	}
 	return fmt.Errorf("%s: %w", p.Path, p.Err)
 }

@@ -34,6 +34,8 @@ const (
 	trialCertFile   = "trial-ca.crt"
 )
 
+const hintOnlyNew = "nothing was changed; init only makes new nodes"
+
 func initCommand(f *flag.FlagSet) func(c *call) error {
 	o := initFlags{
 		hostname: f.String("hostname", "", "`name` of this host in DNS; default mail.DOMAIN, else what the system says"),
@@ -122,13 +124,13 @@ func (o initFlags) writeFiles(c *call, domain hisp.Domain) error {
 	}
 	for _, path := range inTheWay {
 		if _, err := os.Lstat(path); err == nil {
-			return hint(fmt.Errorf("%s: exists already", path), "nothing was changed; init only makes new nodes")
+			return hint(fmt.Errorf("%s: exists already", path), hintOnlyNew)
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return fileError(err)
 		}
 	}
 	if names, err := os.ReadDir(data); err == nil && len(names) > 0 {
-		return hint(fmt.Errorf("%s: not empty", data), "nothing was changed; init only makes new nodes")
+		return hint(fmt.Errorf("%s: not empty", data), hintOnlyNew)
 	}
 	text := strings.NewReplacer(
 		defaultHostLine, fmt.Sprintf("hostname = %q", *o.hostname),
