@@ -84,6 +84,39 @@ func hasControl(b []byte) bool {
 	return false
 }
 
+// Commands, RFC 5321 §4.1.1, RFC 3207 §4, RFC 4954 §4 and RFC 3030 §2.
+const (
+	verbEHLO     = "EHLO"
+	verbHELO     = "HELO"
+	verbStartTLS = "STARTTLS"
+	verbAuth     = "AUTH"
+	verbMail     = "MAIL"
+	verbRcpt     = "RCPT"
+	verbData     = "DATA"
+	verbBDAT     = "BDAT"
+	verbReset    = "RSET"
+	verbNoop     = "NOOP"
+	verbVerify   = "VRFY"
+	verbExpand   = "EXPN"
+	verbHelp     = "HELP"
+	verbQuit     = "QUIT"
+
+	lastChunk = "LAST" // of BDAT
+	paramSize = "SIZE" // of MAIL, RFC 1870 §3
+)
+
+// Reply codes the gate looks for in what go-smtp says, RFC 5321 §4.2.3 and
+// RFC 4954 §4 and §6.
+const (
+	codeOK        = "250"
+	codeContinue  = "334" // of AUTH
+	codeStartMail = "354"
+	codeClosing   = "421"
+	codeBadLogin  = "535"
+)
+
+const textInternal = "internal error, try again later"
+
 const (
 	replyNeedTLS   = "530 5.7.0 Must issue a STARTTLS command first"
 	replyNeedHelo  = "503 5.5.1 say EHLO first"
@@ -96,33 +129,35 @@ const (
 // dispatch checks what go-smtp does not and passes the command on.
 func (g *gate) dispatch(verb, arg string) error {
 	g.verb = verb
-	if verb != "MAIL" && verb != "RCPT" && verb != "DATA" && verb != "BDAT" && verb != "QUIT" {
+	switch verb {
+	case verbMail, verbRcpt, verbData, verbBDAT, verbQuit:
+	default:
 		if g.idle++; g.idle > g.srv.cfg.Limits.Idle {
-			g.finish("421 4.7.0 " + g.srv.cfg.Hostname + " too many commands without a message, closing")
+			g.finish(codeClosing + " 4.7.0 " + g.srv.cfg.Hostname + " too many commands without a message, closing")
 			return nil
 		}
 	}
 	switch verb {
-	case "EHLO", "HELO":
+	case verbEHLO, verbHELO:
 		return g.hello(arg)
-	case "STARTTLS":
+	case verbStartTLS:
 		return g.startTLS(arg)
-	case "AUTH":
+	case verbAuth:
 		return g.auth(arg)
-	case "BDAT":
+	case verbBDAT:
 		return g.readChunk(arg)
-	case "MAIL", "RCPT", "DATA":
+	case verbMail, verbRcpt, verbData:
 		switch {
 		case g.helo == "":
 			g.say(replyNeedHelo)
 		case g.body.chunked:
 			g.say(replyInChunks)
-		case verb == "MAIL" && tooLarge(arg, g.srv.cfg.Limits.MessageOctets):
+		case verb == verbMail && tooLarge(arg, g.srv.cfg.Limits.MessageOctets):
 			g.say(g.srv.replyTooLarge())
 		default:
 			g.forward(arg)
 		}
-	case "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT":
+	case verbReset, verbNoop, verbVerify, verbExpand, verbHelp, verbQuit:
 		g.forward("") // their arguments change nothing
 	default:
 		g.verb = ""
@@ -194,7 +229,7 @@ func tooLarge(arg string, limit int64) bool {
 	fields := strings.Fields(arg)
 	for _, f := range fields {
 		key, value, _ := strings.Cut(f, "=")
-		if !strings.EqualFold(key, "SIZE") || value == "" || strings.Trim(value, "0123456789") != "" {
+		if !strings.EqualFold(key, paramSize) || value == "" || strings.Trim(value, "0123456789") != "" {
 			continue
 		}
 		n, err := strconv.ParseInt(value, 10, 64)
@@ -233,12 +268,12 @@ func (g *gate) readChunk(arg string) error {
 		g.say(replyNeedRcpt)
 	case last:
 		g.body.finish()
-		g.verb, g.muted = "DATA", "354" // go-smtp ends both kinds the same way
+		g.verb, g.muted = verbData, codeStartMail // go-smtp ends both kinds the same way
 		g.forward("")
 	case g.body.verdict != verdictOK:
 		g.say(g.srv.verdictReply(g, g.body.verdict))
 		g.body.drop(g)
-		g.verb, g.muted = "RSET", "250" // RFC 3030 §2: the transaction is over
+		g.verb, g.muted = verbReset, codeOK // RFC 3030 §2: the transaction is over
 		g.forward("")
 	default:
 		g.say("250 2.0.0 " + strconv.FormatInt(size, 10) + " octets received")
@@ -251,7 +286,7 @@ func parseChunk(arg string) (size int64, last, ok bool) {
 	if count == "" || len(count) > 18 || strings.Trim(count, "0123456789") != "" {
 		return 0, false, false
 	}
-	if more && !strings.EqualFold(strings.TrimLeft(rest, " "), "LAST") {
+	if more && !strings.EqualFold(strings.TrimLeft(rest, " "), lastChunk) {
 		return 0, false, false
 	}
 	size, err := strconv.ParseInt(count, 10, 64)

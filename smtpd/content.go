@@ -243,7 +243,7 @@ func (s *Server) verdictReply(g *gate, v verdict) string {
 		kind, detail, text = hisp.Full, "no memory for content", "452 4.3.1 no room for this message now, try again later"
 	}
 	if err := g.sess.auditMessage(kind, detail); err != nil {
-		return "451 4.3.0 internal error, try again later"
+		return "451 4.3.0 " + textInternal
 	}
 	return text
 }

@@ -65,7 +65,7 @@ func (d *door) Accept() (net.Conn, error) {
 func (d *door) turnAway(c net.Conn) {
 	if d.how == startClear {
 		_ = c.SetWriteDeadline(time.Now().Add(refuseWithin)) // best effort: it is refused anyway
-		_, _ = c.Write([]byte("421 4.7.0 " + d.srv.cfg.Hostname + " too many connections, try again later\r\n"))
+		_, _ = c.Write([]byte(codeClosing + " 4.7.0 " + d.srv.cfg.Hostname + " too many connections, try again later\r\n"))
 	}
 	_ = c.Close()
 }

@@ -138,14 +138,14 @@ func (g *gate) Write(p []byte) (n int, err error) {
 func (g *gate) reply(line string) {
 	code, last := line[:3], line[3] != '-'
 	switch {
-	case (g.verb == "EHLO" || g.verb == "HELO") && code == "250":
+	case (g.verb == verbEHLO || g.verb == verbHELO) && code == codeOK:
 		if last {
 			g.greet()
 		}
 		return
-	case code == "354":
+	case code == codeStartMail:
 		g.expect = expectContent
-	case code == "334":
+	case code == codeContinue:
 		g.expect = expectAuth
 	}
 	if g.muted == code {
@@ -178,24 +178,24 @@ var rewrites = []struct{ verbs, from, to string }{
 
 // greet writes the EHLO reply; go-smtp knows neither our TLS nor our limits.
 func (g *gate) greet() {
-	g.helo, g.extended = g.offered, g.verb == "EHLO"
+	g.helo, g.extended = g.offered, g.verb == verbEHLO
 	host := g.srv.cfg.Hostname
-	if g.verb == "HELO" {
-		g.say("250 " + host)
+	if g.verb == verbHELO {
+		g.say(codeOK + " " + host)
 		return
 	}
-	caps := []string{host, "PIPELINING", "SIZE " + strconv.FormatInt(g.srv.cfg.Limits.MessageOctets, 10)}
+	caps := []string{host, "PIPELINING", paramSize + " " + strconv.FormatInt(g.srv.cfg.Limits.MessageOctets, 10)}
 	if g.tls == nil {
-		caps = append(caps, "STARTTLS")
+		caps = append(caps, verbStartTLS)
 	} else if mechs := g.sess.AuthMechanisms(); len(mechs) > 0 {
-		caps = append(caps, "AUTH "+strings.Join(mechs, " "))
+		caps = append(caps, verbAuth+" "+strings.Join(mechs, " "))
 	}
 	caps = append(caps, "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING",
 		"LIMITS RCPTMAX="+strconv.Itoa(g.srv.cfg.Limits.Recipients))
 	for _, c := range caps[:len(caps)-1] {
-		g.out = append(g.out, "250-"+c+"\r\n"...)
+		g.out = append(g.out, codeOK+"-"+c+"\r\n"...)
 	}
-	g.say("250 " + caps[len(caps)-1])
+	g.say(codeOK + " " + caps[len(caps)-1])
 }
 
 // say gives a whole reply of our own.
@@ -211,18 +211,18 @@ func (g *gate) finish(line string) {
 }
 
 func (g *gate) answered(code string) {
-	if code == "421" {
+	if code == codeClosing {
 		g.over = true
 	}
 	if g.over || code[0] < '4' {
 		return
 	}
 	g.errs++
-	if code == "535" {
+	if code == codeBadLogin {
 		g.authFails++
 	}
 	if g.errs > g.srv.cfg.Limits.Errors || g.authFails >= maxAuthFails {
-		g.finish("421 4.7.0 " + g.srv.cfg.Hostname + " too many errors, closing")
+		g.finish(codeClosing + " 4.7.0 " + g.srv.cfg.Hostname + " too many errors, closing")
 	}
 }
 
@@ -235,11 +235,11 @@ func (g *gate) hangUp(err error) {
 		host := g.srv.cfg.Hostname
 		switch reason {
 		case closeShutdown:
-			g.finish("421 4.3.2 " + host + " is shutting down, try again later")
+			g.finish(codeClosing + " 4.3.2 " + host + " is shutting down, try again later")
 		case closeEvicted:
-			g.finish("421 4.7.0 " + host + " is busy and you were idle, try again later")
+			g.finish(codeClosing + " 4.7.0 " + host + " is busy and you were idle, try again later")
 		default:
-			g.finish("421 4.4.2 " + host + " waited too long, closing")
+			g.finish(codeClosing + " 4.4.2 " + host + " waited too long, closing")
 		}
 	}
 	g.over = true
@@ -253,7 +253,7 @@ func (g *gate) contain(err *error) {
 	}
 	g.srv.logPanic(v)
 	if !g.over {
-		g.finish("421 4.3.0 " + g.srv.cfg.Hostname + " internal error, try again later")
+		g.finish(codeClosing + " 4.3.0 " + g.srv.cfg.Hostname + " " + textInternal)
 	}
 	_ = g.flush()
 	*err = io.EOF

@@ -47,7 +47,7 @@ func codes(k hisp.Kind) row {
 	case hisp.Temporary, hisp.Conflict:
 		return row{451, smtp.EnhancedCode{4, 3, 0}, "not now, try again later", "454 4.7.0", false}
 	}
-	return row{451, smtp.EnhancedCode{4, 3, 0}, "internal error, try again later", "454 4.7.0", true}
+	return row{451, smtp.EnhancedCode{4, 3, 0}, textInternal, "454 4.7.0", true}
 }
 
 // error is the reply with a hint, if there is one.

@@ -217,7 +217,7 @@ func (s *session) Data(r io.Reader) (err error) {
 func (s *session) contain(err *error) {
 	if v := recover(); v != nil {
 		s.srv.logPanic(v)
-		*err = status(421, 4, 3, 0, "internal error, try again later")
+		*err = status(421, 4, 3, 0, textInternal)
 	}
 }
 

@@ -23,6 +23,22 @@ const (
 	quitTime      = time.Second
 )
 
+// Commands and extensions, RFC 5321 §4.1.1, RFC 3207, RFC 1870, RFC 6152,
+// RFC 6531 and RFC 2920.
+const (
+	verbEHLO  = "EHLO"
+	verbHELO  = "HELO"
+	verbData  = "DATA"
+	verbReset = "RSET"
+	verbQuit  = "QUIT"
+
+	extStartTLS   = "STARTTLS" // the command too
+	extSize       = "SIZE"     // the parameters of MAIL too
+	extEightBit   = "8BITMIME"
+	extUTF8       = "SMTPUTF8"
+	extPipelining = "PIPELINING"
+)
+
 // errBroken is a connection that ended or a peer that does not speak SMTP.
 var errBroken = errors.New("connection broken")
 
@@ -83,14 +99,14 @@ func (c *client) open(r *Relay, policy TLSPolicy) error {
 	if err := step(c.ehlo(r.cfg.Hostname, policy)); err != nil {
 		return err
 	}
-	if _, offered := c.ext["STARTTLS"]; !offered {
+	if _, offered := c.ext[extStartTLS]; !offered {
 		if policy == Opportunistic {
 			return nil
 		}
 		return temporary("the exchanger "+c.host+" does not offer STARTTLS, which is required for this domain", nil)
 	}
-	a, err = c.cmd(c.limits.Command, "STARTTLS")
-	if err := step("STARTTLS", a, err); err != nil {
+	a, err = c.cmd(c.limits.Command, extStartTLS)
+	if err := step(extStartTLS, a, err); err != nil {
 		return err
 	}
 	if err := c.startTLS(r, policy); err != nil {
@@ -102,10 +118,10 @@ func (c *client) open(r *Relay, policy TLSPolicy) error {
 // ehlo greets. HELO is for peers from which nothing is demanded.
 func (c *client) ehlo(name string, policy TLSPolicy) (string, answer, error) {
 	c.ext = map[string]string{}
-	a, err := c.cmd(c.limits.Command, "EHLO "+name)
+	a, err := c.cmd(c.limits.Command, verbEHLO+" "+name)
 	if err == nil && a.code/100 == 5 && policy == Opportunistic {
-		a, err = c.cmd(c.limits.Command, "HELO "+name)
-		return "HELO", a, err
+		a, err = c.cmd(c.limits.Command, verbHELO+" "+name)
+		return verbHELO, a, err
 	}
 	if err == nil && a.code/100 == 2 && len(a.lines) > 1 {
 		for _, line := range a.lines[1:] {
@@ -113,7 +129,7 @@ func (c *client) ehlo(name string, policy TLSPolicy) (string, answer, error) {
 			c.ext[strings.ToUpper(key)] = arg
 		}
 	}
-	return "EHLO", a, err
+	return verbEHLO, a, err
 }
 
 // startTLS does the handshake. Octets that came behind the 220 were not
@@ -164,7 +180,7 @@ func (c *client) transact(ctx context.Context, d *delivery) error {
 	if len(took) == 0 {
 		return c.reset()
 	}
-	a, err := c.cmd(c.limits.Command, "DATA")
+	a, err := c.cmd(c.limits.Command, verbData)
 	if err != nil {
 		return c.broken(d, err)
 	}
@@ -212,26 +228,26 @@ func (c *client) broken(d *delivery, err error) error {
 // params are those of MAIL. Not ok means that this peer cannot take the message.
 func (c *client) params(d *delivery) (string, bool) {
 	var b strings.Builder
-	if limit, ok := c.ext["SIZE"]; ok { // RFC 1870 §6.1
+	if limit, ok := c.ext[extSize]; ok { // RFC 1870 §6.1
 		if n, err := strconv.ParseInt(limit, 10, 64); err == nil && n > 0 && int64(len(d.msg)) > n {
 			d.refuse(c.host, hisp.TooLarge, "5.3.4", fmt.Sprintf("the exchanger %s takes at most %d octets", c.host, n))
 			return "", false
 		}
-		fmt.Fprintf(&b, " SIZE=%d", len(d.msg))
+		fmt.Fprintf(&b, " %s=%d", extSize, len(d.msg))
 	}
 	if d.eight {
-		if _, ok := c.ext["8BITMIME"]; !ok {
+		if _, ok := c.ext[extEightBit]; !ok {
 			d.refuse(c.host, hisp.Refused, "5.6.3", "the exchanger "+c.host+" takes 7-bit messages only")
 			return "", false
 		}
-		b.WriteString(" BODY=8BITMIME")
+		b.WriteString(" BODY=" + extEightBit)
 	}
 	if d.utf8 {
-		if _, ok := c.ext["SMTPUTF8"]; !ok {
+		if _, ok := c.ext[extUTF8]; !ok {
 			d.refuse(c.host, hisp.Refused, "5.6.7", "the exchanger "+c.host+" does not take addresses or headers beyond ASCII")
 			return "", false
 		}
-		b.WriteString(" SMTPUTF8")
+		b.WriteString(" " + extUTF8)
 	}
 	return b.String(), true
 }
@@ -244,7 +260,7 @@ func (c *client) envelope(d *delivery, rcpts []int, params string) ([]int, error
 		cmds = append(cmds, "RCPT TO:<"+d.env.To[i].AddrSpec()+">")
 	}
 	group := 1
-	if _, ok := c.ext["PIPELINING"]; ok {
+	if _, ok := c.ext[extPipelining]; ok {
 		group = pipelineRcpts
 	}
 	var took []int
@@ -338,7 +354,7 @@ func (w deadlineWriter) Write(p []byte) (int, error) {
 
 // reset clears the transaction so that the connection can be used again.
 func (c *client) reset() error {
-	a, err := c.cmd(c.limits.Command, "RSET")
+	a, err := c.cmd(c.limits.Command, verbReset)
 	if err == nil && a.code/100 != 2 {
 		err = errBroken
 	}
@@ -448,7 +464,7 @@ func (c *client) interrupt() {
 // close ends the connection, politely if that takes no time.
 func (c *client) close() {
 	if c.conn.SetDeadline(time.Now().Add(quitTime)) == nil {
-		_, _ = c.conn.Write([]byte("QUIT\r\n")) // nobody waits for the 221
+		_, _ = c.conn.Write([]byte(verbQuit + "\r\n")) // nobody waits for the 221
 	}
 	_ = c.conn.Close()
 }
