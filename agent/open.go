@@ -40,10 +40,10 @@ func (a *Agent) Open(ctx context.Context, env hisp.Envelope, msg hisp.Message) (
 		return hisp.Opened{}, err
 	}
 	opened, err := a.decide(ctx, env.To, p, v)
-	opened.Message = hisp.NewMessage(inner.Bytes)
 	if err != nil {
 		return hisp.Opened{}, err
 	}
+	opened.Message = hisp.NewMessage(inner.Bytes)
 	return opened, nil
 }
 
@@ -85,7 +85,7 @@ func (a *Agent) decrypt(ctx context.Context, rcpts []hisp.Address, o outer) ([]b
 	if err != nil {
 		return nil, cannotDecrypt()
 	}
-	if o.top.Encoding != "base64" && o.top.Encoding != "quoted-printable" {
+	if !o.top.Encoded() {
 		der = append([]byte(nil), der...) // it shares the message, which must not change
 	}
 	plain, err := cms.DecryptInPlace(der, keys)

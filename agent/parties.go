@@ -17,6 +17,14 @@ const (
 	fieldCc     = "Cc"
 )
 
+// What makes a message a notice, RFC 6522 §3, RFC 8098 §3 and RFC 3464 §2.
+const (
+	typeReport        = "multipart/report"
+	paramReportType   = "report-type"
+	reportDisposition = "disposition-notification"
+	reportStatus      = "delivery-status"
+)
+
 // parties are the addresses in the header of one message.
 type parties struct {
 	from   hisp.Address
@@ -48,11 +56,11 @@ func partiesOf(raw []byte) (p parties, hint string, ok bool) {
 
 // isNotice tells a multipart/report of RFC 8098 or RFC 3464.
 func isNotice(top *mimetree.Part) bool {
-	if top.MediaType != "multipart/report" {
+	if top.MediaType != typeReport {
 		return false
 	}
-	kind := top.Params["report-type"]
-	return strings.EqualFold(kind, "disposition-notification") || strings.EqualFold(kind, "delivery-status")
+	kind := top.Params[paramReportType]
+	return strings.EqualFold(kind, reportDisposition) || strings.EqualFold(kind, reportStatus)
 }
 
 // mailbox reads a field that may stand once and holds one mailbox. No field

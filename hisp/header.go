@@ -1,10 +1,6 @@
 package hisp
 
-import (
-	"strings"
-
-	"github.com/hispnode/hisp/hisp/mimetree"
-)
+import "github.com/hispnode/hisp/hisp/mimetree"
 
 // Header field names the node itself reads or writes, RFC 5322 §3.6 and
 // RFC 2045.
@@ -19,6 +15,9 @@ const (
 	fieldMessageID   = "Message-ID"
 	fieldContentType = "Content-Type"
 )
+
+// typeMultipart begins every multipart type, RFC 2046 §5.1.
+const typeMultipart = "multipart/"
 
 // maxKeptHeader bounds the original header kept for a failure notice, octets.
 const maxKeptHeader = 8 << 10
@@ -42,7 +41,7 @@ func parseHeader(msg []byte) (header, error) {
 func (h header) all(name string) []string {
 	var values []string
 	for _, f := range h.fields {
-		if strings.EqualFold(f.Name, name) {
+		if f.Is(name) {
 			values = append(values, f.Text(h.msg))
 		}
 	}

@@ -182,7 +182,7 @@ func wellFormed(p *mimetree.Part) bool {
 	if p.Defects&(mimetree.NoBoundary|mimetree.Unclosed|mimetree.BadEncoding) != 0 {
 		return false
 	}
-	if !strings.HasPrefix(p.MediaType, "multipart/") {
+	if !strings.HasPrefix(p.MediaType, typeMultipart) {
 		return true
 	}
 	for _, part := range p.Parts {

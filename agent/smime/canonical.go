@@ -116,17 +116,15 @@ func sevenBitEdits(msg []byte, p *mimetree.Part, where place, edits []edit) []ed
 	if p.MediaType == typeSigned || p.Defects&unsafe != 0 || sevenBit(body) && linesFit(body) {
 		return edits
 	}
-	switch p.Encoding {
-	case "7bit", "8bit", "binary":
-	default:
-		return edits // encoded already, or unknown
+	if p.Encoded() {
+		return edits // already, or in a way unknown
 	}
 	if len(p.Parts) > 0 {
-		if p.Encoding != "7bit" {
+		if p.Encoding != sevenBitName {
 			edits = append(edits, setEncoding(msg, p, where, sevenBitName))
 		}
 		below := bodyPart
-		if strings.HasPrefix(p.MediaType, "message/") {
+		if strings.HasPrefix(p.MediaType, prefixMessage) {
 			below = rootPart
 		}
 		for _, child := range p.Parts {
@@ -134,10 +132,10 @@ func sevenBitEdits(msg []byte, p *mimetree.Part, where place, edits []edit) []ed
 		}
 		return edits
 	}
-	if strings.HasPrefix(p.MediaType, "multipart/") || strings.HasPrefix(p.MediaType, "message/") {
+	if strings.HasPrefix(p.MediaType, prefixMultipart) || strings.HasPrefix(p.MediaType, prefixMessage) {
 		return edits // RFC 2045 §6.4: these must not be encoded
 	}
-	if strings.HasPrefix(p.MediaType, "text/") {
+	if strings.HasPrefix(p.MediaType, prefixText) {
 		return append(edits, setEncoding(msg, p, where, quotedName), edit{p.Body, appendQuoted(nil, body)})
 	}
 	encoded := AppendBase64(make([]byte, 0, Base64Len(len(body))), body)

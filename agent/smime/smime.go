@@ -31,6 +31,10 @@ const (
 	typeOldSignature = "application/x-pkcs7-signature"
 	typeMessage      = "message/rfc822"
 	typeGlobal       = "message/global" // RFC 6532 §3.7
+
+	prefixText      = "text/"
+	prefixMultipart = "multipart/"
+	prefixMessage   = "message/"
 )
 
 // What goes on the wire. The parameters are those the certification tool

@@ -7,17 +7,28 @@ import (
 	"mime/quotedprintable"
 )
 
+// Encoded tells whether the body of p is under an encoding, known or not: other
+// than 7bit, 8bit and binary, which leave it as it is.
+func (p *Part) Encoded() bool {
+	switch p.Encoding {
+	case encodingSevenBit, encodingEightBit, encodingBinary:
+		return false
+	}
+	return true
+}
+
 // Decode returns the body of p without its content-transfer-encoding. For
 // 7bit, 8bit and binary it is a part of msg itself, which the caller must not
 // change. An unknown encoding or a broken base64 is ErrEncode.
 func (p *Part) Decode(msg []byte) ([]byte, error) {
 	body := p.Body.Of(msg)
-	switch p.Encoding {
-	case "7bit", "8bit", "binary":
+	if !p.Encoded() {
 		return body, nil
-	case "base64":
+	}
+	switch p.Encoding {
+	case encodingBase64:
 		return DecodeBase64(body)
-	case "quoted-printable":
+	case encodingQuoted:
 		out, err := io.ReadAll(quotedprintable.NewReader(bytes.NewReader(body)))
 		if err != nil {
 			return nil, ErrEncode

@@ -112,23 +112,29 @@ func readField(msg []byte, at, end, next int) Field {
 	return f
 }
 
+// Fields that say how a part is read, RFC 2045 §5 and §6.
+const (
+	fieldType     = "content-type"
+	fieldEncoding = "content-transfer-encoding"
+)
+
 // once lists the fields that may stand once in a header: RFC 5322 §3.6 and
 // RFC 2045 §3.
 var once = [...]string{
-	"content-type", "content-transfer-encoding", "content-disposition", "content-id", "mime-version",
+	fieldType, fieldEncoding, "content-disposition", "content-id", "mime-version",
 	"from", "sender", "reply-to", "to", "cc", "bcc", "date", "subject", "message-id", "in-reply-to", "references",
 }
 
 // readHeader fills the part from its fields.
 func (p *Part) readHeader(msg []byte, defaultType string) {
-	p.MediaType, p.Encoding = defaultType, "7bit"
+	p.MediaType, p.Encoding = defaultType, encodingSevenBit
 	p.Defects |= headerDefects(msg, p.Header, p.Fields)
-	if text, n := p.Get(msg, "Content-Type"); n > 0 {
+	if text, n := p.Get(msg, fieldType); n > 0 {
 		var bad Defects
 		p.MediaType, p.Params, bad = parseType(text)
 		p.Defects |= bad
 	}
-	if text, n := p.Get(msg, "Content-Transfer-Encoding"); n > 0 {
+	if text, n := p.Get(msg, fieldEncoding); n > 0 {
 		text = stripComments(text)
 		if text != "" {
 			p.Encoding = strings.ToLower(text)
@@ -144,7 +150,7 @@ func headerDefects(msg []byte, header Span, fields []Field) (d Defects) {
 			continue
 		}
 		for i, name := range once {
-			if strings.EqualFold(f.Name, name) {
+			if f.Is(name) {
 				if seen[i] {
 					d |= DuplicateField
 				}

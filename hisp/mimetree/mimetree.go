@@ -37,6 +37,26 @@ const (
 	maxTypeField = 16 << 10 // octets of one Content-Type value
 )
 
+// Content-transfer-encodings, RFC 2045 §6.
+const (
+	encodingSevenBit = "7bit"
+	encodingEightBit = "8bit"
+	encodingBinary   = "binary"
+	encodingBase64   = "base64"
+	encodingQuoted   = "quoted-printable"
+)
+
+// Media types that decide how a part is read: RFC 2046 §4.1.3, §4.5.1, §5.1 and
+// §5.2.1, RFC 6532 §3.7.
+const (
+	typeText      = "text/plain"
+	typeOctets    = "application/octet-stream"
+	typeMultipart = "multipart/"
+	typeDigest    = "multipart/digest"
+	typeMessage   = "message/rfc822"
+	typeGlobal    = "message/global"
+)
+
 // Errors of this package.
 var (
 	ErrLimit   = errors.New("mimetree: more parts, fields or octets of header than allowed")
@@ -115,7 +135,7 @@ type parser struct {
 // else that is wrong is in Defects.
 func Parse(msg []byte) (*Part, error) {
 	p := &parser{msg: msg}
-	return p.part(Span{0, len(msg)}, 0, "text/plain")
+	return p.part(Span{0, len(msg)}, 0, typeText)
 }
 
 func (p *parser) part(span Span, depth int, defaultType string) (*Part, error) {
@@ -150,18 +170,16 @@ func (p *parser) part(span Span, depth int, defaultType string) (*Part, error) {
 
 // children descends into multipart and message/rfc822.
 func (p *parser) children(part *Part, depth int) error {
-	multi := strings.HasPrefix(part.MediaType, "multipart/")
-	if !multi && part.MediaType != "message/rfc822" && part.MediaType != "message/global" {
+	multi := strings.HasPrefix(part.MediaType, typeMultipart)
+	if !multi && part.MediaType != typeMessage && part.MediaType != typeGlobal {
 		return nil
 	}
-	switch part.Encoding {
-	case "7bit", "8bit", "binary":
-	default:
+	if part.Encoded() {
 		part.Defects |= BadEncoding
 		return nil
 	}
 	if !multi {
-		child, err := p.part(part.Body, depth+1, "text/plain")
+		child, err := p.part(part.Body, depth+1, typeText)
 		if err != nil {
 			return err
 		}
@@ -180,9 +198,9 @@ func (p *parser) children(part *Part, depth int) error {
 	if !closed {
 		part.Defects |= Unclosed
 	}
-	defaultType := "text/plain"
-	if part.MediaType == "multipart/digest" { // RFC 2046 §5.1.5
-		defaultType = "message/rfc822"
+	defaultType := typeText
+	if part.MediaType == typeDigest { // RFC 2046 §5.1.5
+		defaultType = typeMessage
 	}
 	for _, span := range spans {
 		child, err := p.part(span, depth+1, defaultType)

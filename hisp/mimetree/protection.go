@@ -16,6 +16,21 @@ const (
 	OtherCMS                    // CMS of another kind, or unreadable
 )
 
+// Types and parameters of S/MIME entities, RFC 8551 §3.2, §3.5.3 and §3.8.
+const (
+	typeSigned = "multipart/signed"
+	typeCMS    = "application/pkcs7-mime"
+	typeOldCMS = "application/x-pkcs7-mime"
+
+	paramName      = "name"
+	paramSMIMEType = "smime-type"
+	nameSuffix     = ".p7m"
+
+	smimeEnveloped     = "enveloped-data"
+	smimeAuthEnveloped = "authenveloped-data" // RFC 8551 §3.2.2
+	smimeSigned        = "signed-data"
+)
+
 // The content types of RFC 5652 and RFC 5083, DER contents octets.
 var (
 	oidSignedData    = []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2}
@@ -29,21 +44,21 @@ var (
 // read the smime-type parameter. It looks at the first octets of the body.
 func (p *Part) Protection(msg []byte) Protection {
 	switch p.MediaType {
-	case "multipart/signed":
+	case typeSigned:
 		return Signed
-	case "application/pkcs7-mime", "application/x-pkcs7-mime":
+	case typeCMS, typeOldCMS:
 		if kind := p.sniff(msg); kind != OtherCMS {
 			return kind
 		}
-		switch strings.ToLower(p.Params["smime-type"]) {
-		case "enveloped-data", "authenveloped-data":
+		switch strings.ToLower(p.Params[paramSMIMEType]) {
+		case smimeEnveloped, smimeAuthEnveloped:
 			return Enveloped
-		case "signed-data":
+		case smimeSigned:
 			return Signed
 		}
 		return OtherCMS
-	case "application/octet-stream":
-		if strings.HasSuffix(strings.ToLower(p.Params["name"]), ".p7m") {
+	case typeOctets:
+		if strings.HasSuffix(strings.ToLower(p.Params[paramName]), nameSuffix) {
 			if kind := p.sniff(msg); kind != OtherCMS {
 				return kind
 			}
@@ -57,7 +72,7 @@ func (p *Part) sniff(msg []byte) Protection {
 	const enough = 512 // octets; the object identifier stands within the first 20 of the CMS
 	head := *p
 	head.Body.End = min(p.Body.End, p.Body.Start+enough)
-	if p.Encoding == "base64" { // whole groups of four only
+	if p.Encoding == encodingBase64 { // whole groups of four only
 		kept := make([]byte, 0, enough)
 		for _, c := range head.Body.Of(msg) {
 			if c > ' ' && c != '=' {

@@ -8,21 +8,20 @@ import (
 
 // parseType reads a Content-Type value (RFC 2045 §5.1, RFC 2231 §3 and §4).
 func parseType(text string) (mediaType string, params map[string]string, bad Defects) {
-	const unknown = "application/octet-stream"
 	if len(text) > maxTypeField {
-		return unknown, nil, BadType
+		return typeOctets, nil, BadType
 	}
 	s := scanner{s: text}
 	s.blank()
 	main := s.token()
 	s.blank()
 	if !s.take('/') {
-		return unknown, nil, BadType
+		return typeOctets, nil, BadType
 	}
 	s.blank()
 	sub := s.token()
 	if main == "" || sub == "" {
-		return unknown, nil, BadType
+		return typeOctets, nil, BadType
 	}
 	raw, bad := s.params()
 	params, more := joinParams(raw)
@@ -69,10 +68,8 @@ func joinParams(list []param) (map[string]string, Defects) {
 	out := make(map[string]string, len(list))
 	for _, p := range list {
 		base, section, extended := cutSection(p.name)
-		if section == 0 && extended {
-			p.value = decodeExtended(p.value, true)
-		} else if extended {
-			p.value = decodeExtended(p.value, false)
+		if extended {
+			p.value = decodeExtended(p.value, section == 0)
 		}
 		old, exists := out[base]
 		switch {
