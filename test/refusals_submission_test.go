@@ -82,7 +82,7 @@ func submissionCases() []submissionCase {
 	return []submissionCase{
 		{name: "T8 MAIL FROM of another", mailFrom: other, code: 550, says: []string{"5.7.1", "only as the address you logged in with"}},
 		{name: "T8 MAIL FROM of a partner", mailFrom: to, code: 550, says: []string{"5.7.1", "only as the address you logged in with"}},
-		{name: "null MAIL FROM", mailFrom: "<>", code: 550, says: []string{"5.7.1", "use the address you logged in with"}},
+		{name: "null MAIL FROM", mailFrom: "<>", code: 550, says: []string{"5.7.1", "send with your own address"}},
 		{name: "ED-08 From of another", raw: letter(other, to), code: 550, says: []string{"5.7.1", "From", "send with your own address"}},
 		{name: "two From", raw: with([]byte(good), "From: <"+other+">"), code: 554, says: []string{"5.6.0", "occurs twice"}},
 		{name: "Sender of another", raw: with([]byte(good), "Sender: <"+other+">"), code: 550, says: []string{"5.7.1", "Sender", "send with your own address"}},
