@@ -80,7 +80,7 @@ func signedBy(makeSigner func(*world) *testca.Issued) func(*world) forge {
 	return func(w *world) forge { return forge{signers: []*testca.Issued{makeSigner(w)}} }
 }
 
-// The receive matrix of the certification tool (direct-tests 2.1), rows
+// The receive matrix of the certification tool, rows
 // CRT-02..CRT-09, CRT-12, TR-01, TR-04, security S12, S13, S15, and the defects
 // of the reference implementation.
 func TestOpen_signerCertificate(t *testing.T) {
@@ -132,7 +132,7 @@ func TestOpen_signerCertificate(t *testing.T) {
 			return i
 		}), want: hisp.Untrusted},
 		{name: "self-signed", forge: signedBy(func(*world) *testca.Issued { return testca.SelfSigned(spec{Email: email}) }), want: hisp.Untrusted},
-		{name: "RI 9.1 self-signed with the anchor's key identifier", forge: signedBy(func(w *world) *testca.Issued {
+		{name: "RI: self-signed with the anchor's key identifier", forge: signedBy(func(w *world) *testca.Issued {
 			return testca.SelfSigned(spec{DNS: []string{"hospital.example"}, SubjectKeyID: w.ca.Cert.SubjectKeyId})
 		}), want: hisp.Untrusted},
 		{name: "S15 CA with the anchor's name and key identifier", forge: signedBy(func(w *world) *testca.Issued {
@@ -420,7 +420,7 @@ func TestOpen_structure(t *testing.T) {
 		{name: "line added", forge: instead(func(w *world) string {
 			return strings.Replace(string(signed(w, wrapper)), "canary-body\r\n", "canary-body\r\n\r\n", 1)
 		}), want: hisp.BadSignature},
-		{name: "RI 9.5 LF only", forge: instead(func(w *world) string {
+		{name: "RI: LF only", forge: instead(func(w *world) string {
 			return string(signed(w, strings.ReplaceAll(wrapper, "\r\n", "\n")))
 		}), want: hisp.BadSignature},
 		{name: "bare LF in the message", forge: func(*world) forge { return forge{inner: inner + "x\ny\r\n"} }, want: hisp.Malformed},

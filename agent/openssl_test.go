@@ -179,10 +179,10 @@ func TestOpen_fromOpenssl(t *testing.T) {
 		{name: "S9 SHA-1", sign: "-md sha1", want: hisp.BadSignature},
 		{name: "S9 MD5", sign: "-md md5", want: hisp.BadSignature},
 		{name: "S9 RSA 1024", signer: ec(testca.RSA1024), want: hisp.BadSignature},
-		{name: "RI 9.5 no signed attributes", sign: "-noattr", want: hisp.BadSignature},
+		{name: "RI: no signed attributes", sign: "-noattr", want: hisp.BadSignature},
 		{name: "SM-19 no certificate", sign: "-nocerts", want: hisp.BadSignature},
 		{name: "SM-12 Triple-DES, the default of openssl", want: hisp.CannotDecrypt},
-		{name: "RI 9.5 Camellia", seal: "-camellia128", want: hisp.CannotDecrypt},
+		{name: "RI: Camellia", seal: "-camellia128", want: hisp.CannotDecrypt},
 	} {
 		t.Run(c.name, c.run)
 	}

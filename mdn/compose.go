@@ -199,7 +199,7 @@ func noticeFields(n Notice, global bool) []byte {
 	w.optional(fieldOriginalMessageID, clean(n.OriginalMessageID))
 	errs := n.Error
 	if len(errs) == 0 && slices.Contains(n.Modifiers, modifierError) {
-		errs = []string{"not specified"} // specs/003, MDN: the modifier needs the field
+		errs = []string{"not specified"} // NHIN Direct proposal, MDN: the modifier needs the field
 	}
 	w.list(fieldError, errs)
 	w.list(fieldFailure, n.Failure)

@@ -159,8 +159,8 @@ Subject: Referral
 	}
 }
 
-// ettRules are the checks of ETT's validator on MDNs (direct-tests 2.3) and its
-// recognition of failures and successes (direct-tests 5), on whole field values.
+// ettRules are the checks of ETT's validator on MDNs and its
+// recognition of failures and successes, on whole field values.
 var ettRules = map[string]*regexp.Regexp{
 	"454 Original-Recipient":  regexp.MustCompile(`^rfc822; ?[^ @]+@[^ @]+$`),
 	"457 Reporting-UA":        regexp.MustCompile(`^[^;]+(; .+)?$`),
@@ -213,7 +213,7 @@ func TestComposeStatus_recognisedByETT(t *testing.T) {
 	}
 }
 
-// specs/003, MDN; row MDN-07: the modifier error needs the Error field.
+// Row MDN-07: the modifier error needs the Error field.
 func TestCompose_errorModifierHasErrorField(t *testing.T) {
 	n := notice(Processed)
 	n.Modifiers = []string{"error"}

@@ -54,7 +54,7 @@ func (fs fields) has(name string) bool {
 
 // readGroup reads fields up to an empty line and returns what follows it. It
 // forgives what ETT and real senders do: white space before the colon, folding
-// anywhere, bare LF, NUL, lines that are no field (direct-tests 2.4).
+// anywhere, bare LF, NUL, lines that are no field, as ETT's odd addresses send them.
 func readGroup(b []byte) (fs fields, rest []byte) {
 	for len(b) > 0 {
 		line, after, _ := bytes.Cut(b, []byte{'\n'})

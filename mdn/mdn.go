@@ -47,7 +47,7 @@ const (
 func (d Disposition) IsFailure() bool { return d == Failed || d == Denied || d == Error }
 
 // IsFailure tells whether n says that the message was not or will not be
-// handled: by its disposition or by the modifier error or failure (specs/003,
+// handled: by its disposition or by the modifier error or failure (NHIN Direct proposal,
 // MDN).
 func (n Notice) IsFailure() bool {
 	return n.Disposition.IsFailure() ||

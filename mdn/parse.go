@@ -11,7 +11,7 @@ import (
 // Parse reads a notice from a whole message. A message that is no report is
 // ErrNotReport (and IsReport is false for it), one that cannot be read, or that
 // two readers could read in two ways, ErrMalformed. A Notice without Disposition
-// is returned with "": it is no success (direct-tests 2.4). So is one without a
+// is returned with "": it is no success. So is one without a
 // readable Final-Recipient. All values come back as one line of valid UTF-8.
 func Parse(msg []byte) (Report, error) {
 	if !IsReport(msg) {

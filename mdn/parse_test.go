@@ -24,7 +24,7 @@ const (
 	ettMode  = "Disposition: automatic-action/MDN-sent-automatically;"
 )
 
-// The answers of ETT's odd addresses (direct-tests 2.4) and of senders seen in
+// The answers of ETT's odd addresses and of senders seen in
 // the field. Rows MDN-06, MDN-14, DN-03.
 func TestParse_notice(t *testing.T) {
 	want := func(d Disposition) Notice {

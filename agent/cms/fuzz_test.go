@@ -109,7 +109,7 @@ func checkParsed(t *testing.T, m, attrs, content []byte) {
 }
 
 // FuzzDecrypt keeps a good key wrap and lets everything else vary: library
-// code panics here at once (cms.md §4).
+// code panics here at once.
 func FuzzDecrypt(f *testing.F) {
 	key := bytes.Repeat([]byte{7}, 32)
 	wrap := wrapFor(rsaPair(), key)

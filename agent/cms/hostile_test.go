@@ -57,7 +57,7 @@ func streamed(key, content []byte, n int) []byte {
 			indefinite(tagContext|constructed, chunks)))))
 }
 
-// The inputs of cms.md §4 that kill, stall or bloat the library.
+// Inputs that kill, stall or bloat the library.
 func TestHostile_encodings(t *testing.T) {
 	key := make([]byte, 32)
 	nested := func(n int) []byte {
@@ -269,7 +269,7 @@ func (c *counting) Decrypt(r io.Reader, m []byte, opts crypto.DecrypterOpts) ([]
 }
 
 // Whatever is wrong behind the outer form gives the same error value after the
-// same use of the key (row S3; cms.md §4 and §5).
+// same use of the key (row S3).
 func TestDecrypt_oneErrorForAll(t *testing.T) {
 	key := make([]byte, 32)
 	rand.Read(key)

@@ -319,7 +319,7 @@ func TestVerify_rules(t *testing.T) {
 }
 
 // The octets of a message's signed attributes are not content that its
-// signature is good for (eprint 2023/1801, cms.md row "confusion").
+// signature is good for (eprint 2023/1801).
 func TestVerify_signedAttributeConfusion(t *testing.T) {
 	p := rsaPair()
 	der := must(Sign(text(100), []Signer{p.signer()}, SignOptions{Time: testTime}))

@@ -24,7 +24,7 @@ func parse(t *testing.T, msg []byte) *mimetree.Part {
 const sample = "From: a@x.example\nTo: b@y.example\nDate: Sun, 22 Nov 2026 12:00:00 +0000\nMessage-ID: <1@x.example>\n" +
 	"Subject: canary\n folded\nX-Mine: 1\nReferences: <0@x.example>\n\t<00@x.example>\nMIME-Version: 1.0\nContent-Type: text/plain\n\nhello\n"
 
-// ETT validator rules 133b, 205, 206, 160, 207, 155, 161 (direct-tests 2.2).
+// ETT validator rules 133b, 205, 206, 160, 207, 155, 161.
 func TestSign_structure(t *testing.T) {
 	msg := crlfs(sample)
 	var signed []byte
@@ -183,7 +183,7 @@ func TestParseSigned_refused(t *testing.T) {
 	}
 }
 
-// The forms of RI checklist §11 and row SM-05.
+// The forms that partners send, row SM-05.
 func TestUnwrap(t *testing.T) {
 	const outer = "Received: x\nFrom: a@x\nSubject: outer\nContent-Type: application/pkcs7-mime\nContent-Transfer-Encoding: base64\nMIME-Version: 1.0\n\nQUI=\n"
 	inner := "From: a@x\nSubject: =3D\n\nbody=20\n"

@@ -167,12 +167,12 @@ var anchorCases = []pathCase{
 		g.pool, g.anchors = append(g.pool, own.Cert), certs{anchor}
 		return g
 	}, want: BadSignature},
-	{name: "RI 9.1: self-signed leaf with the anchor's key identifier", given: func() given {
+	{name: "RI: self-signed leaf with the anchor's key identifier", given: func() given {
 		anchor := testca.NewRoot("Root").Cert
 		self := testca.SelfSigned(testca.Spec{DNS: []string{"hospital.example"}, SubjectKeyID: anchor.SubjectKeyId})
 		return given{leaf: self.Cert, pool: self.Chain, anchors: certs{anchor}}
 	}, want: NoPath},
-	{name: "RI 9.1: self-signed leaf with the anchor's subject and key identifier", given: func() given {
+	{name: "RI: self-signed leaf with the anchor's subject and key identifier", given: func() given {
 		anchor := testca.NewRoot("Root").Cert
 		self := testca.SelfSigned(testca.Spec{Name: "Root", DNS: []string{"hospital.example"}, SubjectKeyID: anchor.SubjectKeyId})
 		return given{leaf: self.Cert, pool: self.Chain, anchors: certs{anchor}}

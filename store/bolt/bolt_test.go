@@ -132,7 +132,7 @@ func TestOpen_refuses(t *testing.T) {
 	open(t, o) // the refusals broke nothing
 }
 
-// Reliability R16: a newer schema is refused and the file left as it is.
+// A newer schema is refused and the file left as it is.
 func TestOpen_newerSchema(t *testing.T) {
 	o := testOptions(t)
 	ok(t, filled(t, o, "bob").Close())
@@ -322,7 +322,7 @@ func TestVerify_rolledBack(t *testing.T) {
 	}
 }
 
-// Reliability R14: a backup taken under load is a store that passes verify and
+// A backup taken under load is a store that passes verify and
 // has everything acknowledged before it began.
 func TestBackup_underLoad(t *testing.T) {
 	o := testOptions(t)
@@ -444,7 +444,7 @@ func TestCompact(t *testing.T) {
 	}
 }
 
-// Reliability R5 and security row A3, on a small file system of its own.
+// Security rows A3 and I6, on a small file system of its own.
 func TestDiskFull(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("not root: cannot mount a small tmpfs; run as root to run this test")

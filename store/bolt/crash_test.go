@@ -171,7 +171,7 @@ func childCommand(dir string, steps int, before ...string) *exec.Cmd {
 }
 
 // checkCrashed opens the store as the next start does and compares it with the
-// ledger: invariants I1, I3 and I4 of requirements/security.md §2.
+// ledger: invariants I1, I3 and I4 of docs/security.md.
 func checkCrashed(t *testing.T, dir string, l *ledger) {
 	t.Helper()
 	start := time.Now()
@@ -180,7 +180,7 @@ func checkCrashed(t *testing.T, dir string, l *ledger) {
 		t.Fatalf("open after the crash: %v", err)
 	}
 	if d := time.Since(start); d > 2*time.Second {
-		t.Errorf("open took %v, want less than 2 s (reliability R1)", d)
+		t.Errorf("open took %v, want less than 2 s", d)
 	}
 	defer s.Close()
 	report, err := s.Verify(t.Context())
@@ -235,7 +235,7 @@ func checkCrashed(t *testing.T, dir string, l *ledger) {
 	}
 }
 
-// Reliability R1 for the store itself.
+// The store is killed at random times.
 func TestCrash_killAtRandomTimes(t *testing.T) {
 	rounds := 25
 	if testing.Short() {
@@ -271,7 +271,7 @@ func TestCrash_killAtRandomTimes(t *testing.T) {
 	t.Logf("%d kills, %d accepted, %d delivered, none lost", rounds, len(l.queued), len(l.delivered))
 }
 
-// Reliability R2 for the store itself: a kill at each kind of disk operation,
+// A kill at each kind of disk operation,
 // from the first creation of the store on.
 func TestCrash_killAtEachDiskOperation(t *testing.T) {
 	strace := need.Tool(t, "strace")
@@ -300,7 +300,7 @@ func TestCrash_killAtEachDiskOperation(t *testing.T) {
 	}
 }
 
-// Reliability R4: a failed sync ends the process, and what was acknowledged
+// A failed sync ends the process, and what was acknowledged
 // before is there.
 func TestCrash_failedSync(t *testing.T) {
 	strace := need.Tool(t, "strace")
