@@ -3,7 +3,7 @@
 # on Debian or Ubuntu, as root or with passwordless sudo. Elsewhere it names
 # what is missing and goes on: those tests are then skipped, each with its reason.
 set -u
-want="openssl curl swaks libnet-ssleay-perl isync mutt bind9 bind9-dnsutils postfix strace python3-minimal ca-certificates"
+want="openssl curl swaks libnet-ssleay-perl isync mutt bind9 bind9-dnsutils postfix strace python3 ca-certificates bsdutils gcc libc6-dev"
 have() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 command -v dpkg-query >/dev/null 2>&1 || { echo "tools: not a Debian system; install by hand: $want"; exit 0; }
 missing=""
