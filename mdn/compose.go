@@ -50,6 +50,28 @@ const (
 	fieldTransferEncoding  = "Content-Transfer-Encoding"
 	fieldNotifyTo          = "Disposition-Notification-To"
 	fieldNotifyOptions     = "Disposition-Notification-Options"
+	fieldDate              = "Date"
+	fieldFrom              = "From"
+	fieldTo                = "To"
+	fieldSubject           = "Subject"
+	fieldAutoSubmitted     = "Auto-Submitted" // RFC 3834 §5
+	fieldMIMEVersion       = "MIME-Version"
+)
+
+// Values and parameters that are always the same: RFC 3834 §5.1, RFC 2045 §4 and
+// §6, RFC 6522 §3, and the types of RFC 3464 §2.1.2 and §2.3.6.
+const (
+	autoReplied     = "auto-replied"
+	mimeVersion     = "1.0"
+	paramReportType = "report-type"
+	charsetASCII    = "us-ascii"
+	charsetUTF8     = "utf-8"
+	encodingSeven   = "7bit"
+	encodingEight   = "8bit"
+	encodingQuoted  = "quoted-printable"
+	nameTypeDNS     = "dns"
+	diagnosticSMTP  = "smtp"
+	diagnosticOwn   = "x-hisp"
 )
 
 // dispositionMode is the only mode of a node, written as receivers compare it
@@ -82,7 +104,8 @@ const statusUnspecified = "5.0.0"
 // (RFC 8098 §2.1). Control characters in what a stranger wrote (subject,
 // Message-ID of the original, texts) become spaces, so that no message can
 // prevent its own notice; in an address, the notice's own Message-ID or a
-// disposition they are ErrUnsafe. Without text it has a sentence of its own. The result depends on the arguments only.
+// disposition they are ErrUnsafe. Without text it has a sentence of its own. The
+// result depends on the arguments only.
 func Compose(h Header, n Notice, text string) ([]byte, error) {
 	if err := checkNotice(h, n); err != nil {
 		return nil, err
@@ -190,7 +213,7 @@ func noticeFields(n Notice, global bool) []byte {
 	var w fieldWriter
 	w.optional(fieldReportingUA, clean(n.ReportingUA))
 	if n.Gateway != "" {
-		w.field(fieldGateway, "dns; "+clean(n.Gateway))
+		w.field(fieldGateway, nameTypeDNS+"; "+clean(n.Gateway))
 	}
 	if n.OriginalRecipient != "" {
 		w.field(fieldOriginalRecipient, typedAddress(n.OriginalRecipient, global))
@@ -217,7 +240,7 @@ func noticeFields(n Notice, global bool) []byte {
 
 func statusFields(s Status, global bool) []byte {
 	var w fieldWriter
-	w.field(fieldReportingMTA, "dns; "+clean(s.ReportingMTA))
+	w.field(fieldReportingMTA, nameTypeDNS+"; "+clean(s.ReportingMTA))
 	w.optional(fieldXOriginalID, clean(s.OriginalMessageID))
 	for _, r := range s.Recipients {
 		w.WriteString("\r\n")
@@ -238,7 +261,7 @@ func statusFields(s Status, global bool) []byte {
 // RFC 6533 §3).
 const (
 	addressTypeRFC822 = "rfc822"
-	addressTypeUTF8   = "utf-8"
+	addressTypeUTF8   = "utf-8" // not the charset
 )
 
 // typedAddress is "rfc822; a@b": one space, as the reference implementation
@@ -275,9 +298,9 @@ func isNumber(s string) bool {
 // a reason of the agent (RFC 3464 §2.3.6).
 func diagnosticType(d string) string {
 	if len(d) >= 3 && isNumber(d[:3]) {
-		return "smtp"
+		return diagnosticSMTP
 	}
-	return "x-hisp"
+	return diagnosticOwn
 }
 
 // withRecipients names every recipient in the human text (row DN-19).
@@ -335,9 +358,9 @@ func textPart(text string) part {
 		b.WriteString("\r\n")
 	}
 	p := encodePart(typeText, b.Bytes())
-	p.charset = "us-ascii"
+	p.charset = charsetASCII
 	if p.encoding != "" {
-		p.charset = "utf-8"
+		p.charset = charsetUTF8
 	}
 	return p
 }
@@ -356,22 +379,22 @@ func encodePart(mediaType string, body []byte) part {
 	qp := quotedprintable.NewWriter(&b)
 	_, _ = qp.Write(body) // a bytes.Buffer does not fail
 	_ = qp.Close()
-	p.body, p.encoding = b.Bytes(), "quoted-printable"
+	p.body, p.encoding = b.Bytes(), encodingQuoted
 	return p
 }
 
 func compose(h Header, subject, reportType string, parts []part) []byte {
 	boundary := makeBoundary(h, parts)
 	var w fieldWriter
-	w.field("Date", h.Date.UTC().Format(time.RFC1123Z))
-	w.field("From", h.From)
-	w.field("To", h.To)
-	w.field("Subject", subject)
+	w.field(fieldDate, h.Date.UTC().Format(time.RFC1123Z))
+	w.field(fieldFrom, h.From)
+	w.field(fieldTo, h.To)
+	w.field(fieldSubject, subject)
 	w.field(fieldMessageID, h.MessageID)
 	w.optional(fieldInReplyTo, clean(h.InReplyTo))
-	w.field("Auto-Submitted", "auto-replied")
-	w.field("MIME-Version", "1.0")
-	w.field(fieldContentType, typeReport+"; report-type="+reportType+`; boundary="`+boundary+`"`)
+	w.field(fieldAutoSubmitted, autoReplied)
+	w.field(fieldMIMEVersion, mimeVersion)
+	w.field(fieldContentType, typeReport+"; "+paramReportType+"="+reportType+`; boundary="`+boundary+`"`)
 	w.WriteString("\r\n")
 	for _, p := range parts {
 		w.WriteString("--" + boundary + "\r\n")
@@ -384,9 +407,9 @@ func compose(h Header, subject, reportType string, parts []part) []byte {
 		case p.encoding != "":
 			w.field(fieldTransferEncoding, p.encoding)
 		case isASCII(string(p.body)):
-			w.field(fieldTransferEncoding, "7bit")
+			w.field(fieldTransferEncoding, encodingSeven)
 		default:
-			w.field(fieldTransferEncoding, "8bit") // RFC 6533 §4: global reports are UTF-8
+			w.field(fieldTransferEncoding, encodingEight) // RFC 6533 §4: global reports are UTF-8
 		}
 		w.WriteString("\r\n")
 		w.Write(p.body)

@@ -91,11 +91,11 @@ type Status struct {
 type Action string
 
 const (
-	ActionFailed    Action = "failed"
-	ActionDelayed   Action = "delayed"
-	ActionDelivered Action = "delivered"
-	ActionRelayed   Action = "relayed"
-	ActionExpanded  Action = "expanded"
+	ActionFailed    Action = "failed"    // will not be delivered
+	ActionDelayed   Action = "delayed"   // still tried
+	ActionDelivered Action = "delivered" // at its destination
+	ActionRelayed   Action = "relayed"   // handed to a system that sends no notices
+	ActionExpanded  Action = "expanded"  // handed to several, as a list does
 )
 
 // RecipientStatus is the fate of one recipient in a Status.

@@ -116,7 +116,7 @@ func parseDisposition(value string) (Disposition, []string) {
 	if !isToken(string(d)) {
 		return "", nil
 	}
-	if d == "failure" {
+	if d == modifierFailure {
 		d = Failed
 	}
 	var list []string

@@ -73,6 +73,10 @@ func readHeader(msg []byte) fields {
 	return fs
 }
 
+// globalPrefix stands before a report type for addresses beyond ASCII, RFC 6533
+// §4 to §6; some senders also write it in report-type.
+const globalPrefix = "global-"
+
 // reportKind says what a media type announces.
 type reportKind uint8
 
@@ -90,10 +94,10 @@ func kindOf(c contentType) reportKind {
 	case typeStatus, typeStatusGlobal:
 		return statusReport
 	case typeReport:
-		switch strings.ToLower(c.params["report-type"]) {
-		case reportDisposition, "global-" + reportDisposition:
+		switch strings.ToLower(c.params[paramReportType]) {
+		case reportDisposition, globalPrefix + reportDisposition:
 			return noticeReport
-		case reportStatus, "global-" + reportStatus:
+		case reportStatus, globalPrefix + reportStatus:
 			return statusReport
 		case "":
 			return anyReport

@@ -79,7 +79,7 @@ func asciiOnly(s string) string {
 	if isASCII(s) {
 		return s
 	}
-	return mime.BEncoding.Encode("utf-8", s)
+	return mime.BEncoding.Encode(charsetUTF8, s)
 }
 
 // joinSubject puts the outcome before the subject of the original, which may
