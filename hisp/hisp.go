@@ -29,9 +29,9 @@ type Clock func() time.Time
 type Direction uint8
 
 const (
-	Incoming Direction = 1 << iota // senders of messages we receive
-	Outgoing                       // recipients of messages we send
-	Both     = Incoming | Outgoing
+	Incoming Direction             = 1 << iota // senders of messages we receive
+	Outgoing                                   // recipients of messages we send
+	Both     = Incoming | Outgoing             // partners in both ways
 )
 
 // String returns "incoming", "outgoing" or "both".
@@ -74,10 +74,10 @@ type Envelope struct {
 type AuthKind string
 
 const (
-	AuthNone        AuthKind = ""
-	AuthPassword    AuthKind = "password"
-	AuthCertificate AuthKind = "client-certificate"
-	AuthLocal       AuthKind = "local" // the operator's command line
+	AuthNone        AuthKind = ""                   // not at all
+	AuthPassword    AuthKind = "password"           //
+	AuthCertificate AuthKind = "client-certificate" // in the TLS handshake
+	AuthLocal       AuthKind = "local"              // the operator's command line
 )
 
 // Agent is the security and trust agent (STA). It signs and encrypts what
@@ -369,10 +369,10 @@ type Track struct {
 type TrackState uint8
 
 const (
-	Waiting   TrackState = iota
-	Succeeded            // processed, or dispatched when it was requested
-	Failed               // failure notice, refused relay, rejected recipient
-	TimedOut             // nothing in time
+	Waiting   TrackState = iota // nothing final was heard
+	Succeeded                   // processed, or dispatched when it was requested
+	Failed                      // failure notice, refused relay, rejected recipient
+	TimedOut                    // nothing in time
 )
 
 // String returns "waiting", "succeeded", "failed" or "timed-out".
@@ -439,9 +439,9 @@ type AuditOutcome string
 const (
 	OutcomeBegun   AuditOutcome = "begun" // an operator's act, recorded before it happens
 	OutcomeOK      AuditOutcome = "ok"
-	OutcomeRefused AuditOutcome = "refused"
-	OutcomeFailed  AuditOutcome = "failed"
-	OutcomeRetry   AuditOutcome = "retry"
+	OutcomeRefused AuditOutcome = "refused" // a rule of ours or of the peer says no
+	OutcomeFailed  AuditOutcome = "failed"  // it was allowed and did not work
+	OutcomeRetry   AuditOutcome = "retry"   // it will be tried again
 )
 
 // AuditPrivate is the part of an audit record that names people.

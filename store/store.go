@@ -86,9 +86,9 @@ type Anchors interface {
 type KeyRole string
 
 const (
-	RoleSign    KeyRole = "sign"
-	RoleEncrypt KeyRole = "encrypt"
-	RoleDual    KeyRole = "dual"
+	RoleSign    KeyRole = "sign"    // makes our signatures, is not published
+	RoleEncrypt KeyRole = "encrypt" // others encrypt to it
+	RoleDual    KeyRole = "dual"    // both
 )
 
 // Key is a private key with its certificate chain. A key without Chain waits
@@ -160,9 +160,9 @@ type MessageInfo struct {
 type FlagOp uint8
 
 const (
-	FlagsReplace FlagOp = iota
-	FlagsAdd
-	FlagsRemove
+	FlagsReplace FlagOp = iota // the flags given and no others
+	FlagsAdd                   // those given too
+	FlagsRemove                // all but those given
 )
 
 // Messages reads and changes the messages of one folder. UIDs that do not
@@ -191,8 +191,8 @@ type Messages interface {
 type CopyMode uint8
 
 const (
-	Copy CopyMode = iota
-	Move
+	Copy CopyMode = iota // the source stays
+	Move                 // the source goes in the same step
 )
 
 // UIDPair is a message's UID before and after a copy.

@@ -13,9 +13,9 @@ import (
 type Binding uint8
 
 const (
-	None         Binding = iota
-	AddressBound         // for this address alone
-	DomainBound          // for all addresses of its domain
+	None         Binding = iota // for neither the address nor its domain
+	AddressBound                // for this address alone
+	DomainBound                 // for all addresses of its domain
 )
 
 // String returns "none", "address-bound" or "domain-bound".
