@@ -60,7 +60,8 @@ func New(cfg Config) *Keys {
 // before domain-bound and newest first. None is an empty slice and nil; a key
 // that cannot be read is Internal.
 func (k *Keys) SigningKeys(ctx context.Context, addr hisp.Address) ([]hisp.SigningKey, error) {
-	list, err := k.list(ctx, "keystore.SigningKeys", addr)
+	const op = "keystore.SigningKeys"
+	list, err := k.list(ctx, op, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,7 @@ func (k *Keys) SigningKeys(ctx context.Context, addr hisp.Address) ([]hisp.Signi
 		if !key.Retired.IsZero() || key.Role == store.RoleEncrypt {
 			continue
 		}
-		p, err := k.parsed("keystore.SigningKeys", key)
+		p, err := k.parsed(op, key)
 		if err != nil {
 			return nil, err
 		}
@@ -95,12 +96,13 @@ func (k *Keys) SigningKeys(ctx context.Context, addr hisp.Address) ([]hisp.Signi
 // certified several times appears once for each certificate. Keys for signing
 // only do not appear. A key that cannot be read is Internal.
 func (k *Keys) DecryptionKeys(ctx context.Context, addr hisp.Address) ([]hisp.DecryptionKey, error) {
-	list, err := k.list(ctx, "keystore.DecryptionKeys", addr)
+	const op = "keystore.DecryptionKeys"
+	list, err := k.list(ctx, op, addr)
 	if err != nil {
 		return nil, err
 	}
 	if base := addr.Base(); base != addr { // row BB-18: a peer may have looked up the base
-		more, err := k.list(ctx, "keystore.DecryptionKeys", base)
+		more, err := k.list(ctx, op, base)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +113,7 @@ func (k *Keys) DecryptionKeys(ctx context.Context, addr hisp.Address) ([]hisp.De
 		if key.Role == store.RoleSign {
 			continue
 		}
-		p, err := k.parsed("keystore.DecryptionKeys", key)
+		p, err := k.parsed(op, key)
 		if err != nil {
 			return nil, err
 		}
@@ -123,14 +125,6 @@ func (k *Keys) DecryptionKeys(ctx context.Context, addr hisp.Address) ([]hisp.De
 		}
 	}
 	return out, nil
-}
-
-// Invalidate forgets all parsed keys. It is not needed after a change in the
-// store; it takes private keys out of memory.
-func (k *Keys) Invalidate() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	clear(k.cache)
 }
 
 // list returns the certified keys of addr and its domain. That a key belongs

@@ -94,7 +94,7 @@ func decryptPKCS8(der []byte, password string) ([]byte, error) {
 	for _, scheme := range blockSchemes() {
 		if scheme.id.Equal(params.Scheme.Algorithm) {
 			if password == "" {
-				return nil, denied(password)
+				return nil, noPassword()
 			}
 			key, err := pbkdf2.Key(prf, password, kdf.Salt, kdf.Iterations, scheme.keySize)
 			if err != nil {
@@ -119,11 +119,11 @@ func decryptCBC(scheme blockScheme, key, iv, data []byte) ([]byte, error) {
 	cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, data)
 	pad := int(plain[len(plain)-1])
 	if pad < 1 || pad > size {
-		return nil, denied("given")
+		return nil, wrongPassword()
 	}
 	for _, b := range plain[len(plain)-pad:] {
 		if subtle.ConstantTimeByteEq(b, byte(pad)) != 1 {
-			return nil, denied("given")
+			return nil, wrongPassword()
 		}
 	}
 	return plain[:len(plain)-pad], nil

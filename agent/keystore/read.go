@@ -77,8 +77,10 @@ func readPKCS12(data []byte, password string) (material, error) {
 	key, cert, cas, err := pkcs12.DecodeChain(data, password)
 	var unsupported pkcs12.NotImplementedError
 	switch {
+	case errors.Is(err, pkcs12.ErrIncorrectPassword) && password == "":
+		return material{}, noPassword()
 	case errors.Is(err, pkcs12.ErrIncorrectPassword):
-		return material{}, denied(password)
+		return material{}, wrongPassword()
 	case errors.As(err, &unsupported):
 		return material{}, &hisp.Error{Kind: hisp.Malformed, Err: err,
 			Hint: "the PKCS#12 file uses a form that is not supported; write it again with 'openssl pkcs12 -in FILE -nodes | openssl pkcs12 -export -out NEW'"}
@@ -139,7 +141,7 @@ func readKeyBlock(block *pem.Block, password string) (crypto.Signer, error) {
 			return nil, err
 		}
 		if _, err := x509.ParsePKCS8PrivateKey(der); err != nil {
-			return nil, denied(password) // the padding was right by chance
+			return nil, wrongPassword() // the padding was right by chance
 		}
 		return parsePKCS8(der)
 	case pemPKCS1:
@@ -178,12 +180,12 @@ func usableKey(key any) (crypto.Signer, error) {
 	return nil, &hisp.Error{Kind: hisp.Malformed, Hint: "the private key is of a kind Direct does not use; it must be RSA or ECDSA"}
 }
 
-func denied(password string) error {
-	hint := "the password is wrong"
-	if password == "" {
-		hint = "the file is encrypted; give its password"
-	}
-	return &hisp.Error{Kind: hisp.Denied, Hint: hint}
+func noPassword() error {
+	return &hisp.Error{Kind: hisp.Denied, Hint: "the file is encrypted; give its password"}
+}
+
+func wrongPassword() error {
+	return &hisp.Error{Kind: hisp.Denied, Hint: "the password is wrong"}
 }
 
 // chainFor picks the certificate of the key among certs, the one valid
