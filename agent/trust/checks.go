@@ -10,10 +10,10 @@ import (
 // §4.2.1 and §4.2.2. Certificate policies, mappings and inhibitAnyPolicy have
 // an effect only under requireExplicitPolicy, see explicitPolicy.
 var understood = []asn1.ObjectIdentifier{
-	{2, 5, 29, 15}, // keyUsage
-	{2, 5, 29, 17}, // subjectAltName
+	oidKeyUsage,
+	oidSubjectAltName,
 	{2, 5, 29, 19}, // basicConstraints
-	{2, 5, 29, 30}, // nameConstraints
+	oidNameConstraints,
 	{2, 5, 29, 32}, // certificatePolicies
 	{2, 5, 29, 33}, // policyMappings
 	{2, 5, 29, 36}, // policyConstraints

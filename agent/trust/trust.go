@@ -75,16 +75,6 @@ func (e *Error) Error() string {
 	return strings.Join(parts, "; ")
 }
 
-// Has tells whether any certificate was refused for reason r.
-func (e *Error) Has(r Reason) bool {
-	for _, x := range e.Refusals {
-		if x.Reason == r {
-			return true
-		}
-	}
-	return false
-}
-
 // untrusted wraps refusals with the hint of the one that says most.
 func untrusted(op string, refusals []Refusal) error {
 	return &hisp.Error{Op: op, Kind: hisp.Untrusted, Hint: hint(refusals), Err: &Error{Refusals: refusals}}
