@@ -36,8 +36,8 @@ func AppendAuditPlain(b []byte, r hisp.AuditRecord) []byte {
 	return b
 }
 
-// ComputeHash returns SHA-256 over Canonical.
-func (e *AuditEntry) ComputeHash() [32]byte { return sha256.Sum256(e.Canonical()) }
+// computeHash returns SHA-256 over Canonical.
+func (e *AuditEntry) computeHash() [32]byte { return sha256.Sum256(e.Canonical()) }
 
 // ParseCanonical reads what Canonical wrote and computes the hash.
 func ParseCanonical(b []byte) (AuditEntry, error) {
@@ -81,7 +81,7 @@ func (c *Chain) Next(e AuditEntry) error {
 	want, prev, begun := c.head.Seq+1, c.head.Hash, c.begun
 	c.head, c.begun = AuditHead{Seq: e.Seq, Hash: e.Hash}, true
 	switch {
-	case e.ComputeHash() != e.Hash:
+	case e.computeHash() != e.Hash:
 		return tampered("audit entry %d was changed: its hash does not fit its content", e.Seq)
 	case !begun && e.Seq != 1:
 		return tampered("audit entries before %d are missing", e.Seq)

@@ -17,7 +17,7 @@ func trail(n int) []AuditEntry {
 		e := AuditEntry{Seq: c.Seq + 1, Prev: c.Hash, Sealed: []byte{byte(i)}, Record: hisp.AuditRecord{
 			Time: time.Unix(1700000000+int64(i), 5).UTC(), Event: hisp.AuditAccept, Message: "M", Domain: "a.example",
 			Outcome: hisp.OutcomeOK, Kind: "k", Detail: "d"}}
-		e.Hash = e.ComputeHash()
+		e.Hash = e.computeHash()
 		c = AuditHead{Seq: e.Seq, Hash: e.Hash}
 		es = append(es, e)
 	}
@@ -29,7 +29,7 @@ func head(e AuditEntry) AuditHead { return AuditHead{Seq: e.Seq, Hash: e.Hash} }
 // Security row A2: edit, delete, swap, cut and roll back are all found.
 func TestChain(t *testing.T) {
 	rehash := func(es []AuditEntry, i int) {
-		es[i].Hash = es[i].ComputeHash()
+		es[i].Hash = es[i].computeHash()
 	}
 	tests := []struct {
 		name   string

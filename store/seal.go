@@ -31,8 +31,8 @@ type Sealer struct {
 	k1    [aes.BlockSize]byte // CMAC subkey K1 of NIST SP 800-38B §6.1
 }
 
-// NewSealer makes a sealer for an AES-256 key.
-func NewSealer(key [32]byte) *Sealer {
+// newSealer makes a sealer for an AES-256 key.
+func newSealer(key [32]byte) *Sealer {
 	s := &Sealer{}
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
@@ -117,13 +117,13 @@ func NewDataKey() *DataKey {
 
 // Wrap seals the data key under the master key.
 func (k *DataKey) Wrap(m MasterKey) []byte {
-	return NewSealer(m).Seal(nil, k.secret[:], []byte(wrapContext))
+	return newSealer(m).Seal(nil, k.secret[:], []byte(wrapContext))
 }
 
 // UnwrapDataKey opens what Wrap wrote: Denied if m is not the master key it
 // was wrapped under.
 func UnwrapDataKey(m MasterKey, wrapped []byte) (*DataKey, error) {
-	secret, err := NewSealer(m).Open(nil, wrapped, []byte(wrapContext))
+	secret, err := newSealer(m).Open(nil, wrapped, []byte(wrapContext))
 	if err != nil || len(secret) != keySize {
 		return nil, &hisp.Error{Op: "store.UnwrapDataKey", Kind: hisp.Denied,
 			Hint: "this master key does not open the store: give the master key the store was created with"}
@@ -133,7 +133,7 @@ func UnwrapDataKey(m MasterKey, wrapped []byte) (*DataKey, error) {
 
 // Sealer returns the sealer of a bucket.
 func (k *DataKey) Sealer(bucket string) *Sealer {
-	return NewSealer(k.derive("seal " + bucket))
+	return newSealer(k.derive("seal " + bucket))
 }
 
 // Index returns the function that makes bucket keys of names that are PHI.

@@ -26,7 +26,7 @@ func TestSealer_vectors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := NewSealer([32]byte(bytes.Repeat([]byte{tt.key}, 32)))
+			s := newSealer([32]byte(bytes.Repeat([]byte{tt.key}, 32)))
 			sealed := s.sealWith(nil, [nonceSize]byte([]byte(tt.nonce)), []byte(tt.plain), []byte(tt.ad))
 			if got := hex.EncodeToString(sealed[nonceSize:]); got != tt.want {
 				t.Errorf("sealed = %s, want %s", got, tt.want)

@@ -8,9 +8,9 @@ const (
 	perLine = columns / 4 * 3 // octets
 )
 
-// Base64Len is the length of n octets in base64 with CRLF after each line of
+// base64Len is the length of n octets in base64 with CRLF after each line of
 // 76 columns, the last included.
-func Base64Len(n int) int {
+func base64Len(n int) int {
 	return (n+2)/3*4 + (n+perLine-1)/perLine*len(crlf)
 }
 
@@ -18,7 +18,7 @@ func Base64Len(n int) int {
 // columns, the last included.
 func AppendBase64(dst, src []byte) []byte {
 	at := len(dst)
-	if need := at + Base64Len(len(src)); need > cap(dst) {
+	if need := at + base64Len(len(src)); need > cap(dst) {
 		grown := make([]byte, at, need)
 		copy(grown, dst)
 		dst = grown
@@ -27,7 +27,7 @@ func AppendBase64(dst, src []byte) []byte {
 }
 
 // encodeBase64 writes src to buf from at on and returns buf up to its end. src
-// may lie in buf if it begins at least Base64Len(len(src)) - len(src) + 80
+// may lie in buf if it begins at least base64Len(len(src)) - len(src) + 80
 // octets behind at: then what is written never reaches what is still to be
 // read.
 func encodeBase64(buf []byte, at int, src []byte) []byte {

@@ -78,14 +78,14 @@ const (
 )
 
 // SevenBit returns msg with each leaf part that cannot be signed as it is
-// (Canonical) in quoted-printable, if it is text, or base64 (conformance row
+// (canonical) in quoted-printable, if it is text, or base64 (conformance row
 // SM-08; RFC 8551 §3.1.3). Only the body and the Content-Transfer-Encoding of
 // such leaves change, and that field of the multiparts above them; the decoded
 // content is the same octet for octet. What is inside a multipart/signed stays,
 // because its signature would break. Without such leaves the result is msg
 // itself. ErrStructure: msg is beyond the limits of mimetree.
 func SevenBit(msg []byte) ([]byte, error) {
-	if Canonical(msg) {
+	if canonical(msg) {
 		return msg, nil
 	}
 	top, err := mimetree.Parse(msg)
@@ -138,7 +138,7 @@ func sevenBitEdits(msg []byte, p *mimetree.Part, where place, edits []edit) []ed
 	if strings.HasPrefix(p.MediaType, prefixText) {
 		return append(edits, setEncoding(msg, p, where, quotedName), edit{p.Body, appendQuoted(nil, body)})
 	}
-	encoded := AppendBase64(make([]byte, 0, Base64Len(len(body))), body)
+	encoded := AppendBase64(make([]byte, 0, base64Len(len(body))), body)
 	return append(edits, setEncoding(msg, p, where, base64Name), edit{p.Body, encoded})
 }
 

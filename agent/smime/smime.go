@@ -65,10 +65,10 @@ var outside = [...]string{
 	"From", "To", "Cc", "Orig-Date", "Date", "Message-ID", "In-Reply-To", "References",
 }
 
-// Canonical tells whether msg can be signed as it is: every line ends in CRLF
+// canonical tells whether msg can be signed as it is: every line ends in CRLF
 // and nowhere else is CR or LF, no line is longer than 998 octets, and all
 // octets are 7-bit and not NUL (RFC 8551 §3.1.1, §3.1.3).
-func Canonical(msg []byte) bool { return sevenBit(msg) && linesFit(msg) }
+func canonical(msg []byte) bool { return sevenBit(msg) && linesFit(msg) }
 
 // Sign returns msg wrapped in message/rfc822 as a multipart/signed entity.
 // sign gets the octets to be signed and returns the DER of a detached
@@ -104,14 +104,14 @@ func Envelope(header []byte, size, recipients int, encrypt func(dst []byte) ([]b
 	)
 	room := size + fixed + recipients*perRecipient
 	start := len(header) + len(envelopedHeader)
-	buf := make([]byte, start+Base64Len(room)+slack)
+	buf := make([]byte, start+base64Len(room)+slack)
 	at := len(buf) - room
 	out, err := encrypt(buf[:at])
 	if err != nil {
 		return nil, err
 	}
 	if len(out) > len(buf) { // more than there was room for: it is elsewhere now
-		buf = make([]byte, start+Base64Len(len(out)-at))
+		buf = make([]byte, start+base64Len(len(out)-at))
 	}
 	copy(buf, header)
 	copy(buf[len(header):], envelopedHeader)

@@ -35,7 +35,7 @@ func TestSign_structure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !Canonical(entity) {
+	if !canonical(entity) {
 		t.Error("the signed entity is not canonical")
 	}
 	top := parse(t, entity)
@@ -94,7 +94,7 @@ func TestEnvelope_structure(t *testing.T) {
 	if id, _ := top.Get(out, "message-id"); id != "<1@x.example>" {
 		t.Errorf("Message-ID = %s", id)
 	}
-	if got, err := top.Decode(out); err != nil || !bytes.Equal(got, der) || !Canonical(out) {
+	if got, err := top.Decode(out); err != nil || !bytes.Equal(got, der) || !canonical(out) {
 		t.Errorf("body = %x, %v", got, err)
 	}
 }
@@ -103,8 +103,8 @@ func TestAppendBase64(t *testing.T) {
 	for n := range 400 {
 		src := bytes.Repeat([]byte{byte(n), 0xfb}, n)[:n]
 		out := AppendBase64([]byte("x"), src)
-		if len(out) != 1+Base64Len(n) {
-			t.Fatalf("%d octets: length %d, Base64Len %d", n, len(out)-1, Base64Len(n))
+		if len(out) != 1+base64Len(n) {
+			t.Fatalf("%d octets: length %d, base64Len %d", n, len(out)-1, base64Len(n))
 		}
 		for line := range strings.SplitSeq(strings.TrimSuffix(string(out[1:]), "\r\n"), "\r\n") {
 			if len(line) > 76 || n > 0 && line == "" {

@@ -61,14 +61,14 @@ func ParseHeader(msg []byte) (fields []Field, body int, err error) {
 		if end == at {
 			return fields, next, nil
 		}
-		if next > MaxHeader {
+		if next > maxHeader {
 			return nil, 0, ErrLimit
 		}
 		if (msg[at] == ' ' || msg[at] == '\t') && len(fields) > 0 {
 			f := &fields[len(fields)-1]
 			f.Raw.End, f.Value.End = next, end
 		} else {
-			if len(fields) == MaxFields {
+			if len(fields) == maxFields {
 				return nil, 0, ErrLimit
 			}
 			fields = append(fields, readField(msg, at, end, next))
@@ -81,7 +81,7 @@ func ParseHeader(msg []byte) (fields []Field, body int, err error) {
 // lineEnd returns the end of the line at offset at without and with its CRLF
 // or LF.
 func lineEnd(msg []byte, at int) (end, next int) {
-	limit := min(len(msg), at+MaxHeader+1)
+	limit := min(len(msg), at+maxHeader+1)
 	i := bytes.IndexByte(msg[at:limit], '\n')
 	if i < 0 {
 		return limit, limit

@@ -25,9 +25,9 @@ import (
 // Limits of one message (security row M1). Beyond them Parse and ParseHeader
 // return ErrLimit.
 const (
-	MaxHeader = 256 << 10 // octets of one header
-	MaxFields = 1000      // fields of one header
-	MaxParts  = 1000      // parts of one message, all levels
+	maxHeader = 256 << 10 // octets of one header
+	maxFields = 1000      // fields of one header
+	maxParts  = 1000      // parts of one message, all levels
 	MaxDepth  = 32        // levels of multipart and message/rfc822
 	MaxParams = 64        // parameters of one Content-Type
 
@@ -140,7 +140,7 @@ func Parse(msg []byte) (*Part, error) {
 
 func (p *parser) part(span Span, depth int, defaultType string) (*Part, error) {
 	p.parts++
-	if p.parts > MaxParts || depth > MaxDepth {
+	if p.parts > maxParts || depth > MaxDepth {
 		return nil, ErrLimit
 	}
 	fields, body, err := ParseHeader(span.Of(p.msg))
@@ -213,7 +213,7 @@ func (p *parser) children(part *Part, depth int) error {
 }
 
 // split finds the body parts of a multipart body (RFC 2046 §5.1.1). It stops
-// early once there are more than MaxParts: part reports that.
+// early once there are more than maxParts: part reports that.
 func (p *parser) split(body Span, boundary string) (spans []Span, closed bool) {
 	msg := p.msg[:body.End]
 	delim := []byte("--" + boundary)
@@ -226,7 +226,7 @@ func (p *parser) split(body Span, boundary string) (spans []Span, closed bool) {
 		}
 		if start >= 0 {
 			spans = append(spans, Span{start, max(start, beforeLineEnd(msg, body.Start, at))})
-			if len(spans) > MaxParts {
+			if len(spans) > maxParts {
 				return spans, false
 			}
 		}

@@ -260,7 +260,7 @@ func FuzzParse(f *testing.F) {
 			q.Protection(msg)
 			return true
 		})
-		if parts > MaxParts {
+		if parts > maxParts {
 			t.Fatalf("%d parts", parts)
 		}
 	})
