@@ -32,7 +32,7 @@ func publishable(cert *x509.Certificate) bool {
 func certRR(owner string, ttl uint32, cert *x509.Certificate) *dns.CERT {
 	alg, tag := algorithmAndTag(cert)
 	return &dns.CERT{
-		Hdr:  dns.RR_Header{Name: owner, Rrtype: dns.TypeCERT, Class: dns.ClassINET, Ttl: ttl},
+		Hdr:  header(owner, dns.TypeCERT, ttl),
 		Type: dns.CertPKIX, KeyTag: tag, Algorithm: alg,
 		Certificate: base64.StdEncoding.EncodeToString(cert.Raw),
 	}

@@ -109,7 +109,7 @@ func (r *Resolver) values(ctx context.Context, q question) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := chain{name: q.name, qtype: q.qtype, seen: map[string]bool{q.name: true}, ttl: maxTTL}
+	c := newChain(q)
 	if err := c.follow(m); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 const (
 	maxCuts       = 10 // labels walked up in search of NS records
 	maxDirect     = 4  // name servers asked
+	maxPerServer  = 2  // addresses of one of them
 	minZoneLabels = 2  // never ask the servers of a top-level domain
 )
 
@@ -28,7 +29,7 @@ func (r *Resolver) askDirect(ctx context.Context, q question) (*dns.Msg, error) 
 			last = err
 			continue
 		}
-		for _, addr := range addrs[:min(len(addrs), 2)] {
+		for _, addr := range addrs[:min(len(addrs), maxPerServer)] {
 			if !r.mayAsk(addr) {
 				continue
 			}

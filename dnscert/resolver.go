@@ -24,6 +24,12 @@ const (
 	maxChain        = 8                // CNAMEs followed for one question
 )
 
+// What an answer takes of the cache.
+const (
+	decodedFactor  = 3   // of the message, for certificates that are parsed
+	negativeOctets = 256 // for an answer without records
+)
+
 const (
 	dnsPort    = 53
 	resolvConf = "/etc/resolv.conf"
@@ -193,7 +199,7 @@ type asker func(ctx context.Context, q question) (*dns.Msg, error)
 // chase follows CNAMEs, within a message and by asking again, at most maxChain
 // in all (security row D3).
 func (r *Resolver) chase(ctx context.Context, q question, ask asker) (*answer, error) {
-	c := chain{name: q.name, qtype: q.qtype, seen: map[string]bool{q.name: true}, ttl: maxTTL}
+	c := newChain(q)
 	for {
 		asked := c.name
 		m, err := ask(ctx, question{asked, q.qtype})
@@ -221,6 +227,10 @@ type chain struct {
 	seen  map[string]bool
 	ttl   time.Duration // the smallest on the way
 	rrs   []dns.RR
+}
+
+func newChain(q question) chain {
+	return chain{name: q.name, qtype: q.qtype, seen: map[string]bool{q.name: true}, ttl: maxTTL}
 }
 
 // follow walks as far as m goes. Records of other names are not looked at.
@@ -265,7 +275,7 @@ func (r *Resolver) positive(c chain, m *dns.Msg) *answer {
 	if c.qtype == dns.TypeCERT {
 		ans.certs = decodeCerts(c.rrs, r.maxCerts)
 		ans.rrs = nil // the decoded form is enough
-		ans.octets *= 3
+		ans.octets *= decodedFactor
 	}
 	return ans
 }
@@ -273,7 +283,7 @@ func (r *Resolver) positive(c chain, m *dns.Msg) *answer {
 // negative is kept for the smaller of the SOA's TTL and minimum (RFC 2308 §5);
 // without SOA it is not kept at all.
 func (r *Resolver) negative(o outcome, c chain, soa *dns.SOA) *answer {
-	ans := &answer{outcome: o, octets: 256}
+	ans := &answer{outcome: o, octets: negativeOctets}
 	if soa != nil {
 		c.lower(soa.Hdr.Ttl)
 		c.lower(soa.Minttl)

@@ -12,10 +12,8 @@ import (
 	"sync"
 )
 
-// Tags of the RecipientInfo choices other than KeyTransRecipientInfo, RFC 5652 §6.2.
-const (
-	tagKeyAgree = tagContext | constructed | 1
-)
+// tagKeyAgree is the tag of a KeyAgreeRecipientInfo, RFC 5652 §6.2.
+const tagKeyAgree = tagContext | constructed | 1
 
 // recipient is one way to the content key that we may be able to go.
 type recipient struct {
