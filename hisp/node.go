@@ -35,8 +35,8 @@ type Config struct {
 	// otherwise the node keeps them (row DN-14).
 	ForwardProcessed bool
 
-	SealWorkers  int // GOMAXPROCS
-	OpenWorkers  int // GOMAXPROCS
+	SealWorkers  int // 4 for each of GOMAXPROCS
+	OpenWorkers  int // 4 for each of GOMAXPROCS
 	RelayWorkers int // 16
 	PerDomain    int // relays under way to one domain, 4
 }
@@ -49,6 +49,9 @@ const (
 	defaultKeepTracks    = 7 * 24 * time.Hour
 	defaultRelayWorkers  = 16
 	defaultPerDomain     = 4
+	// workersPerCore: while one worker waits for its commit, others compute,
+	// and those that wait share the syncs of one commit.
+	workersPerCore = 4
 )
 
 const (
@@ -77,8 +80,8 @@ func New(c Config) (*Node, error) {
 	setDefault(&c.MaxRecipients, defaultMaxRecipients)
 	setDefault(&c.TrackTimeout, defaultTrackTimeout)
 	setDefault(&c.KeepTracks, defaultKeepTracks)
-	setDefault(&c.SealWorkers, runtime.GOMAXPROCS(0))
-	setDefault(&c.OpenWorkers, runtime.GOMAXPROCS(0))
+	setDefault(&c.SealWorkers, workersPerCore*runtime.GOMAXPROCS(0))
+	setDefault(&c.OpenWorkers, workersPerCore*runtime.GOMAXPROCS(0))
 	setDefault(&c.RelayWorkers, defaultRelayWorkers)
 	setDefault(&c.PerDomain, defaultPerDomain)
 	c.Retry.setDefaults()
