@@ -15,21 +15,11 @@ import (
 	"testing"
 )
 
-// Columns of every table that claims something.
-const (
-	colID     = iota
-	_         // what is asked, or the threat
-	_         // where it is asked, or what is done
-	colStatus //
-	colTests  //
-	claimColumns
-)
-
 // claim is one row of docs/conformance.md or docs/security.md.
 type claim struct {
-	page, id, status string
-	line             int
-	tests            []string
+	page, id, level, status string
+	line                    int
+	tests                   []string
 }
 
 func (c claim) String() string { return fmt.Sprintf("%s:%d: %s", c.page, c.line, c.id) }
@@ -44,6 +34,9 @@ var (
 	rowID = regexp.MustCompile(`\b(BB|TLS|SM|CRT|DISC|TR|MDN|DN|ED|XD|CX|AU|SC)-(\d\d)\b`)
 )
 
+// levels of docs/conformance.md.
+var levels = []string{"must", "should", "may", "none"}
+
 // conformanceRows is how many rows each part of docs/conformance.md has, so
 // that none gets lost.
 var conformanceRows = map[string]int{
@@ -54,20 +47,51 @@ var conformanceRows = map[string]int{
 var securityRows = map[string]int{"T": 12, "M": 5, "S": 17, "D": 6, "E": 3, "X": 4, "A": 3, "I": 6}
 
 // TestConformancePage: docs/conformance.md has every row once, each with a
-// status, and what it says is proven has a test that exists (row SC-11).
+// level and a status, what it says is proven has a test that exists, and the
+// compliance statement counts right (row SC-11).
 func TestConformancePage(t *testing.T) {
-	checkPage(t, "docs/conformance.md", conformanceRows, "%s-%02d")
+	claims := readClaims(t, "docs/conformance.md", 6)
+	checkRows(t, claims, conformanceRows, "%s-%02d")
+	for _, c := range claims {
+		if !slices.Contains(levels, c.level) {
+			t.Errorf("%v: level %q is none of %q", c, c.level, levels)
+		}
+	}
+	page := readLines(t, "docs/conformance.md")
+	for _, level := range levels {
+		if want := countLine(claims, level); !slices.Contains(page, want) {
+			t.Errorf("the compliance statement lacks the line\n%s", want)
+		}
+	}
+}
+
+// countLine is the line of the compliance statement for one level.
+func countLine(claims []claim, level string) string {
+	kinds := []string{"yes", "partly", "not yet", "not applicable"}
+	rows, count := 0, make([]int, len(kinds))
+	for _, c := range claims {
+		if c.level != level {
+			continue
+		}
+		rows++
+		for i, k := range kinds {
+			if strings.HasPrefix(c.status, k) {
+				count[i]++
+			}
+		}
+	}
+	return fmt.Sprintf("| %s | %d | %d | %d | %d | %d |", level, rows, count[0], count[1], count[2], count[3])
 }
 
 // TestSecurityPage is the same for the threats of docs/security.md (row SC-01).
 func TestSecurityPage(t *testing.T) {
-	checkPage(t, "docs/security.md", securityRows, "%s%d")
+	checkRows(t, readClaims(t, "docs/security.md", 5), securityRows, "%s%d")
 }
 
 // TestRowsCited: a row that code or a page cites is in docs/conformance.md.
 func TestRowsCited(t *testing.T) {
 	known := map[string]bool{}
-	for _, c := range readClaims(t, "docs/conformance.md") {
+	for _, c := range readClaims(t, "docs/conformance.md", 6) {
 		known[c.id] = true
 	}
 	walk(t, func(path string) {
@@ -86,9 +110,9 @@ func TestRowsCited(t *testing.T) {
 	})
 }
 
-func checkPage(t *testing.T, page string, rows map[string]int, format string) {
+// checkRows wants the numbered rows of each part, each once and sound.
+func checkRows(t *testing.T, claims []claim, rows map[string]int, format string) {
 	t.Helper()
-	claims := readClaims(t, page)
 	seen := map[string]int{}
 	for _, c := range claims {
 		seen[c.id]++
@@ -101,12 +125,12 @@ func checkPage(t *testing.T, page string, rows map[string]int, format string) {
 		total += n
 		for i := 1; i <= n; i++ {
 			if id := fmt.Sprintf(format, part, i); seen[id] == 0 {
-				t.Errorf("%s: no row %s", page, id)
+				t.Errorf("no row %s", id)
 			}
 		}
 	}
 	if len(seen) != total {
-		t.Errorf("%s: %d rows, want %d", page, len(seen), total)
+		t.Errorf("%d rows, want %d", len(seen), total)
 	}
 	proofs := listTests(t)
 	for _, c := range claims {
@@ -136,8 +160,10 @@ func (c claim) check(t *testing.T, proofs map[string]bool) {
 	}
 }
 
-// readClaims returns the rows of all tables of a page that have an id.
-func readClaims(t *testing.T, page string) []claim {
+// readClaims returns the rows of all tables of a page that begin with an id.
+// Of the columns the last two are status and tests; the second of six is the
+// level.
+func readClaims(t *testing.T, page string, columns int) []claim {
 	t.Helper()
 	var claims []claim
 	for i, line := range readLines(t, page) {
@@ -145,19 +171,20 @@ func readClaims(t *testing.T, page string) []claim {
 		for n := range cells {
 			cells[n] = strings.TrimSpace(cells[n])
 		}
-		if !strings.HasPrefix(line, "|") || !claimID.MatchString(cells[colID]) {
+		if !strings.HasPrefix(line, "|") || !claimID.MatchString(cells[0]) {
 			continue
 		}
-		c := claim{page: page, line: i + 1, id: cells[colID]}
-		if len(cells) != claimColumns {
-			t.Errorf("%v has %d columns, want %d", c, len(cells), claimColumns)
+		c := claim{page: page, line: i + 1, id: cells[0]}
+		if len(cells) != columns {
+			t.Errorf("%v has %d columns, want %d", c, len(cells), columns)
 			continue
 		}
-		c.status = cells[colStatus]
-		for _, m := range claimTest.FindAllStringSubmatch(cells[colTests], -1) {
+		tests := cells[columns-1]
+		c.level, c.status = cells[1], cells[columns-2]
+		for _, m := range claimTest.FindAllStringSubmatch(tests, -1) {
 			c.tests = append(c.tests, m[1])
 		}
-		if rest := strings.TrimSpace(claimTest.ReplaceAllString(cells[colTests], "")); rest != "" {
+		if rest := strings.TrimSpace(claimTest.ReplaceAllString(tests, "")); rest != "" {
 			t.Errorf("%v: %q is not the name of a test", c, rest)
 		}
 		claims = append(claims, c)
