@@ -142,7 +142,7 @@ func (n *node) newCore() error {
 func (n *node) newServers() error {
 	cfg := n.live.Load()
 	common := smtpd.Config{
-		Hostname: cfg.Hostname, Directory: n.store, Audit: n.store, Log: n.log,
+		Hostname: cfg.Hostname, Directory: n.store, Audit: n.store, Clock: n.clock, Log: n.log,
 		Limits: smtpd.Limits{MessageOctets: cfg.Limits.MessageSize, Recipients: cfg.Limits.Recipients},
 	}
 	edge, backbone := common, common
@@ -160,7 +160,7 @@ func (n *node) newServers() error {
 		return err
 	}
 	n.imap, err = imapd.New(imapd.Config{
-		Auth: n.backend.node, Store: n.store, TLS: n.tlsConfig(tls.RequestClientCert), Log: n.log,
+		Auth: n.backend.node, Store: n.store, TLS: n.tlsConfig(tls.RequestClientCert), Clock: n.clock, Log: n.log,
 		Limits: imapd.Limits{MessageSize: cfg.Limits.MessageSize},
 	})
 	return err
@@ -187,7 +187,7 @@ func (n *node) listen(ctx context.Context) error {
 	if n.control, err = listenControl(n.live.Load().resolve(n.live.Load().Data)); err != nil || l.DNS == "" {
 		return err
 	}
-	n.dns, err = dnscert.NewServer(ctx, dnscert.ServerConfig{Addr: l.DNS, Source: zones{n.live.Load, n.clock, n.store}, Log: n.log})
+	n.dns, err = dnscert.NewServer(ctx, dnscert.ServerConfig{Addr: l.DNS, Source: zones{n.live.Load, n.clock, n.store}, Clock: n.clock, Log: n.log})
 	if err != nil {
 		return listenError(listenerDNS, l.DNS, err)
 	}
