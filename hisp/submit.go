@@ -76,7 +76,7 @@ func (n *Node) admit(ctx context.Context, env *Envelope, msg Message) (Message, 
 		return msg, err
 	}
 	// The signer is the From address even when MAIL FROM is null, as it is
-	// for a read receipt from the user's mail client (RFC 8098 §2.1).
+	// for a displayed MDN of the user's mail client (RFC 8098 §2.1).
 	if env.From, err = h.single(fieldFrom); err != nil {
 		return msg, err
 	}

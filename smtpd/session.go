@@ -96,7 +96,7 @@ func (s *session) mailFromAccount(from hisp.Address) error {
 		return s.refuse(hisp.Denied, "", "submission without login", from,
 			status(530, 5, 7, 0, "log in first, with AUTH or a client certificate that belongs to an account"))
 	}
-	// A read receipt of the user's mail client has the null sender (RFC 8098
+	// A displayed MDN of the mail client has the null sender (RFC 8098
 	// §2.1); the submitter refuses it for anything but a notice.
 	if !from.IsZero() && !from.Equal(s.acct.Address) {
 		return s.refuse(hisp.Denied, from.Domain, "sender is not the account", from,
