@@ -16,8 +16,9 @@ const wait = 60 * time.Second
 var canaries = []string{"canary.sender", "canary.rcpt", "CanarySubject", "CanaryBody"}
 
 // TestTwoNodes is the main job with real processes: submitted, sealed, found in
-// DNS, relayed over TLS, opened, delivered octet for octet, processed and
-// dispatched, on record, and without PHI in log, audit export or data folder.
+// DNS, relayed over TLS, opened, delivered, processed and
+// dispatched, on record, and without PHI or password in log, audit export or data
+// folder.
 func TestTwoNodes(t *testing.T) {
 	n := testnet.New(t)
 	senderPass, rcptPass := n.Hospital.Account(t, "canary.sender"), n.Clinic.Account(t, "canary.rcpt")
@@ -46,7 +47,7 @@ func TestTwoNodes(t *testing.T) {
 	checkTimeline(t, n.Hospital, "accept", "seal", "send", "notify")
 	for _, s := range []*testnet.Site{n.Hospital, n.Clinic} {
 		s.CLI(t, "", "audit", "verify")
-		s.CheckCanaries(t, canaries...)
+		s.CheckCanaries(t, append([]string{senderPass, rcptPass}, canaries...)...)
 	}
 }
 
