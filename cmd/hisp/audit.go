@@ -156,15 +156,7 @@ func auditVerify(f *flag.FlagSet) func(c *call) error {
 		}
 		v := chainVerifier{want: want}
 		if *file == "" {
-			err = c.store.ReadAudit(c.ctx, 1, func(e store.AuditEntry) bool {
-				v.next(e)
-				return true
-			})
-			if err == nil {
-				var end store.AuditHead
-				end, err = c.store.AuditHead(c.ctx)
-				v.end(end)
-			}
+			err = v.readStore(c)
 		} else {
 			err = c.verifyExport(&v, *file)
 		}
@@ -183,6 +175,21 @@ type chainVerifier struct {
 	chain    store.Chain
 	want     store.AuditHead
 	findings []string
+}
+
+// readStore reads the trail up to its end or beyond. The end is asked for first:
+// a running node adds entries meanwhile, and a later end would look like a cut.
+func (v *chainVerifier) readStore(c *call) error {
+	end, err := c.store.AuditHead(c.ctx)
+	if err != nil {
+		return err
+	}
+	err = c.store.ReadAudit(c.ctx, 1, func(e store.AuditEntry) bool {
+		v.next(e)
+		return true
+	})
+	v.end(end)
+	return err
 }
 
 func (v *chainVerifier) note(err error) {
