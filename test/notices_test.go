@@ -239,7 +239,7 @@ func (n *noticeWorld) silence(t *testing.T) {
 		t.Logf("the machine is slow: the answers took %v", took)
 	}
 	n.Hospital.Kill()
-	n.Hospital.Start(t)
+	n.Hospital.Start(n.t)
 	failures, silent := 0, 0
 	for _, s := range stories {
 		if s.status != "" {

@@ -8,6 +8,7 @@ package testnet
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -228,12 +229,27 @@ func (s *Site) Try(stdin string, args ...string) (stdout, stderr string, err err
 	return out.String(), errs.String(), err
 }
 
+// TryServe is Try for a node that must refuse to start; it is ended, with a nil
+// error, if it starts all the same.
+func (s *Site) TryServe(t testing.TB) (stderr string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.binary, "-config", s.Config, "serve")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err = cmd.Run(); ctx.Err() != nil {
+		err = nil
+	}
+	return errs.String(), err
+}
+
 // CLI is Try for a command that must succeed.
 func (s *Site) CLI(t testing.TB, stdin string, args ...string) string {
 	t.Helper()
 	out, errs, err := s.Try(stdin, args...)
 	if err != nil {
-		t.Fatalf("%s: hisp %s: %v\n%s", s.Name, strings.Join(args, " "), err, errs)
+		t.Fatalf("%s: hisp %s: %v\n%s%s", s.Name, strings.Join(args, " "), err, out, errs)
 	}
 	return out
 }
