@@ -229,21 +229,22 @@ func hops(msg []byte) int {
 }
 
 func (s *Server) replyTooLarge() string {
-	return "552 5.3.4 a message has at most " + strconv.FormatInt(s.cfg.Limits.MessageOctets, 10) + " octets here"
+	return codes(hisp.TooLarge).line("a message has at most " + strconv.FormatInt(s.cfg.Limits.MessageOctets, 10) + " octets here")
 }
 
 // verdictReply is the answer to content that the gate refused.
 func (s *Server) verdictReply(g *gate, v verdict) string {
-	kind, detail, text := hisp.Malformed, "bare CR, bare LF or NUL in content",
-		"554 5.6.0 the message has a bare CR, a bare LF or a NUL; lines end with CRLF only"
+	kind, detail := hisp.Malformed, "bare CR, bare LF or NUL in content"
+	reply := codes(kind).line("the message has a bare CR, a bare LF or a NUL; lines end with CRLF only")
 	switch v {
 	case verdictTooLarge:
-		kind, detail, text = hisp.TooLarge, "content over the size limit", s.replyTooLarge()
+		kind, detail, reply = hisp.TooLarge, "content over the size limit", s.replyTooLarge()
 	case verdictNoRoom:
-		kind, detail, text = hisp.Full, "no memory for content", "452 4.3.1 no room for this message now, try again later"
+		kind, detail = hisp.Full, "no memory for content"
+		reply = codes(kind).line("no room for this message now, try again later")
 	}
 	if err := g.sess.auditMessage(kind, detail); err != nil {
-		return "451 4.3.0 " + textInternal
+		return codes(hisp.Internal).line(textInternal)
 	}
-	return text
+	return reply
 }

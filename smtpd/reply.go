@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -53,6 +54,11 @@ func codes(k hisp.Kind) row {
 // error is the reply with a hint, if there is one.
 func (r row) error(hint string) error {
 	return &smtp.SMTPError{Code: r.code, EnhancedCode: r.enhanced, Message: withHint(r.text, hint)}
+}
+
+// line is the row as a reply of the gate, with a text of its own.
+func (r row) line(text string) string {
+	return fmt.Sprintf("%d %d.%d.%d %s", r.code, r.enhanced[0], r.enhanced[1], r.enhanced[2], text)
 }
 
 // render says err of Submit or Receive to the peer.
