@@ -240,21 +240,26 @@ func (a *Agent) decide(ctx context.Context, rcpts []hisp.Address, p parties, v v
 	}
 	now := a.now()
 	for _, rcpt := range rcpts {
-		anchors, err := a.anchors(ctx, rcpt, p.notice)
-		if err != nil {
-			return out, passOn(opOpen, err)
+		signer, err := a.trustedBy(ctx, rcpt, hisp.Incoming, signers, v.pool, now)
+		trust := &out.Trusted
+		if errors.Is(err, hisp.Untrusted) && p.notice && a.cfg.Notices == EitherAnchors {
+			// One-way partners can still answer (row TR-05).
+			signer, err = a.trustedBy(ctx, rcpt, hisp.Outgoing, signers, v.pool, now)
+			trust = &out.NoticeOnly
 		}
-		signer, err := a.trusted(signers, v.pool, anchors, now)
-		if err != nil {
+		switch {
+		case errors.Is(err, hisp.Untrusted):
 			out.Rejected = append(out.Rejected, hisp.Rejection{Recipient: rcpt, Err: err})
 			continue
+		case err != nil:
+			return out, err
 		}
-		out.Trusted = append(out.Trusted, rcpt)
+		*trust = append(*trust, rcpt)
 		if out.Signer == nil {
 			out.Signer = signer
 		}
 	}
-	if len(out.Trusted) == 0 {
+	if len(out.Trusted)+len(out.NoticeOnly) == 0 {
 		if len(out.Rejected) == 0 {
 			return out, refuse(opOpen, hisp.Malformed, "the envelope has no recipient", nil)
 		}
@@ -287,15 +292,14 @@ func boundSigners(signers []*x509.Certificate, from hisp.Address) ([]*x509.Certi
 	return nil, refuse(opOpen, hisp.Untrusted, "no signer's certificate is bound to the address in From or its domain", nil)
 }
 
-// anchors are those for incoming messages and, if so configured, for notices
-// those for outgoing ones too.
-func (a *Agent) anchors(ctx context.Context, rcpt hisp.Address, notice bool) ([]*x509.Certificate, error) {
-	anchors, err := a.cfg.Trust.Anchors(ctx, rcpt, hisp.Incoming)
-	if err != nil || !notice || a.cfg.Notices != EitherAnchors {
-		return anchors, err
+// trustedBy returns a signer with a path to the anchors of rcpt for one
+// direction; Untrusted if there is none.
+func (a *Agent) trustedBy(ctx context.Context, rcpt hisp.Address, dir hisp.Direction, signers, pool []*x509.Certificate, now time.Time) (*x509.Certificate, error) {
+	anchors, err := a.cfg.Trust.Anchors(ctx, rcpt, dir)
+	if err != nil {
+		return nil, passOn(opOpen, err)
 	}
-	more, err := a.cfg.Trust.Anchors(ctx, rcpt, hisp.Outgoing)
-	return append(anchors[:len(anchors):len(anchors)], more...), err
+	return a.trusted(signers, pool, anchors, now)
 }
 
 // trusted returns the first signer with a path to one of anchors, or why the

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"unicode"
 
 	"golang.org/x/net/idna"
 )
@@ -127,19 +128,26 @@ func unquoteLocal(s string) (string, bool) {
 	var b strings.Builder
 	for i := 1; i < len(s)-1; i++ {
 		c := s[i]
-		if c == '"' || c < ' ' || c == 0x7f {
+		if c == '"' {
 			return "", false
 		}
 		if c == '\\' {
 			i++
-			if i == len(s)-1 || s[i] < ' ' || s[i] == 0x7f {
+			if i == len(s)-1 {
 				return "", false
 			}
 			c = s[i]
 		}
 		b.WriteByte(c)
 	}
-	return b.String(), true
+	return b.String(), !strings.ContainsFunc(b.String(), isUnwritable)
+}
+
+// isUnwritable tells what no local part may hold, quoted or not: controls,
+// spaces beyond ASCII, and what is no UTF-8 (RFC 6531 §3.3, RFC 6532 §3.2).
+// Such an address could not be written into a header or a notice.
+func isUnwritable(r rune) bool {
+	return unicode.IsControl(r) || r == unicode.ReplacementChar || r > unicode.MaxASCII && unicode.IsSpace(r)
 }
 
 // isDotAtom follows RFC 5322 §3.2.3 with the non-ASCII of RFC 6532 §3.2.
@@ -149,7 +157,7 @@ func isDotAtom(s string) bool {
 			return false
 		}
 		for _, r := range atom {
-			if r <= ' ' || r == 0x7f || r == 0xfffd || strings.ContainsRune(`()<>[]:;@\,"`, r) {
+			if r == ' ' || isUnwritable(r) || strings.ContainsRune(`()<>[]:;@\,"`, r) {
 				return false
 			}
 		}

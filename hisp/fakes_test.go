@@ -27,6 +27,8 @@ type plainAgent struct{}
 const (
 	noCert    = "nocert.example"
 	untrusted = "untrusted.example"
+	lost      = "lost.example"   // no name server answers
+	oneWay    = "oneway.example" // we send to them, we do not hear from them
 )
 
 func (plainAgent) Seal(_ context.Context, env hisp.Envelope, msg hisp.Message) (hisp.Sealed, error) {
@@ -39,6 +41,9 @@ func (plainAgent) Seal(_ context.Context, env hisp.Envelope, msg hisp.Message) (
 			continue
 		case untrusted:
 			s.Rejected = append(s.Rejected, hisp.Rejection{Recipient: rcpt, Err: hisp.Untrusted})
+			continue
+		case lost:
+			s.Rejected = append(s.Rejected, hisp.Rejection{Recipient: rcpt, Err: hisp.Temporary})
 			continue
 		}
 		i, ok := index[rcpt.Domain]
@@ -79,7 +84,11 @@ func (plainAgent) Open(_ context.Context, env hisp.Envelope, msg hisp.Message) (
 	if err != nil || from.Domain == untrusted {
 		return hisp.Opened{}, &hisp.Error{Op: "open", Kind: hisp.Untrusted}
 	}
-	return hisp.Opened{Message: hisp.NewMessage(raw), From: from, Trusted: env.To}, nil
+	opened := hisp.Opened{Message: hisp.NewMessage(raw), From: from, Trusted: env.To}
+	if from.Domain == oneWay {
+		opened.Trusted, opened.NoticeOnly = nil, env.To
+	}
+	return opened, nil
 }
 
 // keyring has a signing key for everyone but one.

@@ -114,11 +114,15 @@ type Copy struct {
 // Opened is the result of Agent.Open: the authoritative inner message, whom it
 // is from, and who may read it.
 type Opened struct {
-	Message  Message
-	From     Address           // the single From of Message
-	Signer   *x509.Certificate // verified, trusted, bound to From
-	Trusted  []Address
-	Rejected []Rejection
+	Message Message
+	From    Address           // the single From of Message
+	Signer  *x509.Certificate // verified, trusted, bound to From
+	Trusted []Address
+	// NoticeOnly are recipients who trust the signer for sending to it and not
+	// for hearing from it. Only a notice about a message of theirs may count;
+	// nothing is delivered to them (row TR-05).
+	NoticeOnly []Address
+	Rejected   []Rejection
 }
 
 // Rejection is one recipient for whom the agent refused a message. KindOf(Err)
@@ -324,8 +328,8 @@ type Seen struct {
 type Queue interface {
 	// Commit applies s in one transaction and returns when it is on disk. The
 	// error is Full when storage has no room, Conflict when a Track was
-	// changed by another step, Finish is not leased or an item's ID is queued
-	// already, UnknownRecipient when a Delivery has no account; then nothing
+	// changed by another step, Finish is not leased, an item's ID is queued
+	// already or a Seen digest was committed before, UnknownRecipient when a Delivery has no account; then nothing
 	// changed. A Delivery does not ask for quota (see Room); one for a folder
 	// that is gone goes to INBOX.
 	Commit(ctx context.Context, s Step) error

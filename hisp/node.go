@@ -139,12 +139,14 @@ func (n *Node) work(lease, drain context.Context, r LeaseRequest, handle func(co
 // handle runs one item and, when it neither finished nor was put back, puts it
 // back. A bug that panics on one message must not stop the others.
 func (n *Node) handle(ctx context.Context, item Item, handle func(context.Context, Item) error) {
-	size := min(item.Message.Size(), maxInWork)
-	if n.room.Acquire(ctx, size) != nil {
-		n.Queue.Release(item.ID)
-		return
+	if item.Work != WorkRelay { // a relay waits for a peer, who must not hold up the others
+		size := min(item.Message.Size(), maxInWork)
+		if n.room.Acquire(ctx, size) != nil {
+			n.Queue.Release(item.ID)
+			return
+		}
+		defer n.room.Release(size)
 	}
-	defer n.room.Release(size)
 	err := contain(func() error { return handle(ctx, item) })
 	switch {
 	case err == nil:

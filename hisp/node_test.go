@@ -3,6 +3,7 @@ package hisp_test
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -267,6 +268,145 @@ func TestNode_notSentAfterFailureNotice(t *testing.T) {
 	}
 }
 
+// expireNow lets the deadlines of all tracks pass.
+func expireNow(t *testing.T, s *site, c *clock) {
+	t.Helper()
+	c.advance(time.Hour + time.Second)
+	must(t, s.node.ExpireTracks(t.Context()))
+}
+
+// DN-09: a message that cannot even be sealed has its failure notice in time.
+func TestNode_timeoutBeforeSealing(t *testing.T) {
+	hospital, _, _, c := twoSites(t)
+	to := "x@lost.example"
+	must(t, hospital.submit(letter(house, to), house, to))
+	eventually(t, "sealing is put off", func() bool {
+		items, err := hospital.store.ListItems(t.Context())
+		must(t, err)
+		return len(items) == 1 && items[0].Attempt == 1
+	})
+	expireNow(t, hospital, c)
+	if got := hospital.inbox(house); len(got) != 1 {
+		t.Errorf("%d failure notices, want 1", len(got))
+	}
+	eventually(t, "the item ends", func() bool {
+		hospital.retryNow()
+		items, err := hospital.store.ListItems(t.Context())
+		must(t, err)
+		return len(items) == 0
+	})
+	if got := hospital.inbox(house); len(got) != 1 {
+		t.Errorf("%d failure notices, want 1", len(got))
+	}
+}
+
+// A sender whose account is gone must not keep the others from their notices.
+func TestNode_timeoutOfRemovedAccount(t *testing.T) {
+	hospital, _, _, c := twoSites(t)
+	hospital.account(hisp.Account{Address: addr("leaver@hospital.example")})
+	to := "x@lost.example"
+	must(t, hospital.submit(letter("leaver@hospital.example", to), "leaver@hospital.example", to))
+	must(t, hospital.submit(letter(house, to), house, to))
+	must(t, hospital.store.RemoveAccount(t.Context(), addr("leaver@hospital.example")))
+	expireNow(t, hospital, c)
+	if got := hospital.inbox(house); len(got) != 1 {
+		t.Errorf("%d failure notices, want 1", len(got))
+	}
+	if left, err := hospital.store.Overdue(t.Context(), c.Now(), 10); err != nil || len(left) != 0 {
+		t.Errorf("%d tracks are still overdue (%v)", len(left), err)
+	}
+}
+
+// What a peer took is never sent to it again because something else failed.
+func TestNode_partlySentToRemovedSender(t *testing.T) {
+	hospital, clinic, w, _ := twoSites(t)
+	leaver := "leaver@hospital.example"
+	hospital.account(hisp.Account{Address: addr(leaver)})
+	w.set("clinic.example", &hisp.Error{Op: "relay", Kind: hisp.Temporary})
+	must(t, hospital.submit(letter(leaver, nurse+", doctor@clinic.example"), leaver, nurse, "doctor@clinic.example"))
+	eventually(t, "the relay is put off", func() bool {
+		items, err := hospital.store.ListItems(t.Context())
+		must(t, err)
+		return len(items) == 1 && items[0].Work == hisp.WorkRelay && items[0].Attempt == 1
+	})
+	must(t, hospital.store.RemoveAccount(t.Context(), addr(leaver)))
+	w.set("clinic.example", nil)
+	w.set("doctor@clinic.example", &hisp.Error{Op: "relay", Kind: hisp.UnknownRecipient})
+	eventually(t, "nothing is left", func() bool {
+		hospital.retryNow()
+		items, err := hospital.store.ListItems(t.Context())
+		must(t, err)
+		return len(items) == 0
+	})
+	quiet(t, hospital, clinic)
+	if w.count() > 2 {
+		t.Errorf("%d messages crossed, want the message and one notice", w.count())
+	}
+}
+
+// TR-02, TR-05: a partner we only send to can answer about a message of ours
+// and do nothing else.
+func TestNode_noticeOnlyTrust(t *testing.T) {
+	hospital, _, _, _ := twoSites(t)
+	partner := "p@oneway.example"
+	report := func(id, disposition string) hisp.Message {
+		return letter(partner, house, "MIME-Version: 1.0", `Content-Type: multipart/report; report-type=disposition-notification; boundary="b"`,
+			"", "--b", "", "read", "--b", "Content-Type: message/disposition-notification", "",
+			"Final-Recipient: rfc822; "+partner, "Original-Message-ID: "+id, "X-DIRECT-FINAL-DESTINATION-DELIVERY:", "Disposition: automatic-action/MDN-sent-automatically;"+disposition, "", "--b--")
+	}
+	fake := letter(partner, house, "MIME-Version: 1.0", `Content-Type: multipart/report; report-type=disposition-notification; boundary="b"`, "", "--b", "Content-Type: text/html", "", "<b>pay me</b>", "--b--")
+	for name, msg := range map[string]hisp.Message{
+		"plain": letter(partner, house), "fake report": fake,
+		"unknown message": report("<nobody@knows>", "processed"), "displayed": report("<nobody@knows>", "displayed"),
+	} {
+		env := hisp.Envelope{Origin: hisp.Backbone, From: addr(partner), To: []hisp.Address{addr(house)}}
+		must(t, hospital.node.Receive(t.Context(), env, pack(msg)))
+		quiet(t, hospital)
+		if got := hospital.inbox(house); len(got) != 0 {
+			t.Fatalf("%s: %d messages from a partner without incoming trust", name, len(got))
+		}
+	}
+}
+
+// I3, SC-07: the same message many times at once is one message.
+func TestNode_replayAtOnce(t *testing.T) {
+	_, clinic, w, _ := twoSites(t)
+	for i := range 5 {
+		sealed := pack(letter(house, nurse))
+		env := hisp.Envelope{Origin: hisp.Backbone, From: addr(house), To: []hisp.Address{addr(nurse)}}
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if err := clinic.node.Receive(t.Context(), env, sealed); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		quiet(t, clinic)
+		if got := clinic.inbox(nurse); len(got) != i+1 {
+			t.Fatalf("round %d: %d copies, want %d", i, len(got), i+1)
+		}
+	}
+	eventually(t, "the notices are out", func() bool { return w.count() >= 5 })
+	quiet(t, clinic)
+	if w.count() != 5 {
+		t.Errorf("%d notices, want 5", w.count())
+	}
+}
+
+// The Message-ID tells notices apart: another sender cannot use it meanwhile.
+func TestSubmit_messageIDOfAnother(t *testing.T) {
+	hospital, _, _, _ := twoSites(t)
+	hospital.account(hisp.Account{Address: addr("cuddy@hospital.example")})
+	msg := letter(house, nurse)
+	must(t, hospital.submit(msg, house, nurse))
+	again := hisp.NewMessage([]byte(strings.Replace(string(msg.Bytes()), house, "cuddy@hospital.example", 1)))
+	if err := hospital.submit(again, "cuddy@hospital.example", nurse); !errors.Is(err, hisp.Denied) || !strings.Contains(hisp.HintOf(err), "Message-ID") {
+		t.Errorf("Submit = %v, want Denied with a hint", err)
+	}
+}
+
 // SC-07: the same message again is neither delivered nor answered again.
 func TestNode_replay(t *testing.T) {
 	_, clinic, w, _ := twoSites(t)
@@ -388,6 +528,7 @@ func TestSubmit_refusals(t *testing.T) {
 		{"unclosed multipart", house, []string{nurse}, letter(house, nurse, html, "Content-Type: multipart/mixed; boundary=b", "", "--b", "", "x"), hisp.Malformed, "boundary"},
 		{"ready-made with a long line", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\r\nContent-Transfer-Encoding: base64\r\n\r\n" + strings.Repeat("A", 2000) + "\r\n")), hisp.Malformed, "998"},
 		{"null sender without notice", "", []string{nurse}, letter(house, nurse), hisp.Denied, "notices only"},
+		{"notices to a stranger", house, []string{nurse}, letter(house, nurse, "Disposition-Notification-To: x@clinic.example"), hisp.Denied, "your own domain"},
 		{"bad date", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\nDate: tomorrow\r\n\r\na\r\n")), hisp.Malformed, "Date"},
 	}
 	hospital.stop()

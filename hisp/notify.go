@@ -41,7 +41,8 @@ var statusTexts = map[Kind]struct{ code, text string }{
 	Full:             {statusFull, "The recipient's mailbox has no room. Try again later."},
 	NoKey:            {statusSecurity, "Your organisation has no valid signing key for your address. Ask your HISP operator."},
 	Malformed:        {statusBadContent, "The message is not well formed and cannot be signed. Send it anew from another program."},
-	Refused:          {statusOther, "The recipient's HISP refused the message."},
+	Refused:          {statusOther, "The recipient's HISP refused the message. Ask the recipient or your HISP operator for the reason."},
+	Denied:           {statusOther, "The operator of your HISP ended the delivery. Ask the operator."},
 }
 
 func (f failure) statusCode() string {
@@ -58,7 +59,7 @@ func (f failure) text() string {
 	if t, ok := statusTexts[KindOf(f.err)]; ok {
 		return t.text
 	}
-	return "The message could not be delivered."
+	return "The message could not be delivered. Ask your HISP operator."
 }
 
 func allFailed(rcpts []Address, err error) []failure {
@@ -102,7 +103,7 @@ func (n *Node) addFailures(ctx context.Context, s *Step, item Item, failed []fai
 	if err != nil || len(tell) == 0 {
 		return err
 	}
-	return n.addFailureNotice(s, tell[0].Sender, tell, failed, item.Envelope.ID)
+	return n.addFailureNotice(ctx, s, tell[0].Sender, tell, failed)
 }
 
 // failTracks ends the tracks of failed and returns those whose sender has not
@@ -134,8 +135,33 @@ func (n *Node) failTracks(ctx context.Context, s *Step, item Item, failed []fail
 
 // addFailureNotice puts one DSN about tracks into the mailbox of their sender.
 // failed gives the texts, in any order; a track without one timed out. The
-// notice is plain, because the edge is ours (row DN-20).
-func (n *Node) addFailureNotice(s *Step, sender Address, tracks []Track, failed []failure, id ID) error {
+// notice is plain, because the edge is ours (row DN-20). A sender whose account
+// is gone, or a notice that cannot be written, must not hold up the step: then
+// only the record remains.
+func (n *Node) addFailureNotice(ctx context.Context, s *Step, sender Address, tracks []Track, failed []failure) error {
+	now := n.now()
+	rec := AuditRecord{Time: now, Event: AuditNotify, Message: tracks[0].Message, Domain: tracks[0].Recipient.Domain, Outcome: OutcomeOK,
+		Kind: string(mdn.Failed), Detail: "failure notice to the sender", Private: AuditPrivate{To: []Address{sender}, MessageID: tracks[0].MessageID}}
+	_, err := n.Directory.Account(ctx, sender)
+	if err != nil && KindOf(err) != UnknownRecipient {
+		return err
+	}
+	if err == nil {
+		var raw []byte
+		if raw, err = n.composeFailure(sender, tracks, failed, now); err == nil {
+			s.Deliver = append(s.Deliver, Delivery{ID: NewID(now), Recipient: sender, Message: NewMessage(raw), Received: now})
+		}
+	}
+	if err != nil {
+		rec.Outcome, rec.Detail = OutcomeFailed, "no failure notice: the sender has no account, or it cannot be written"
+		n.Log.Error("failure notice not delivered", "id", tracks[0].Message, "err", err)
+	}
+	s.Audit = append(s.Audit, rec)
+	return nil
+}
+
+// composeFailure writes the DSN.
+func (n *Node) composeFailure(sender Address, tracks []Track, failed []failure, now time.Time) ([]byte, error) {
 	status := mdn.Status{ReportingMTA: n.Hostname, OriginalMessageID: tracks[0].MessageID}
 	var text strings.Builder
 	text.WriteString("Your message was not delivered to:\r\n")
@@ -146,19 +172,10 @@ func (n *Node) addFailureNotice(s *Step, sender Address, tracks []Track, failed 
 		})
 		fmt.Fprintf(&text, "\r\n%s\r\n  %s (%s)\r\n", t.Recipient.AddrSpec(), f.text(), f.statusCode())
 	}
-	now := n.now()
-	notice, err := mdn.ComposeStatus(mdn.Header{
+	return mdn.ComposeStatus(mdn.Header{
 		From: postmaster(sender.Domain).AddrSpec(), To: sender.AddrSpec(), Subject: subjectOf(tracks[0].Header),
 		MessageID: n.newMessageID(now), InReplyTo: tracks[0].MessageID, Date: now,
 	}, status, text.String(), tracks[0].Header)
-	if err != nil {
-		return &Error{Op: "hisp.addFailureNotice", Kind: Internal, Err: err}
-	}
-	s.Deliver = append(s.Deliver, Delivery{ID: NewID(now), Recipient: sender, Message: NewMessage(notice), Received: now})
-	rec := AuditRecord{Time: now, Event: AuditNotify, Message: id, Domain: tracks[0].Recipient.Domain, Outcome: OutcomeOK,
-		Kind: string(mdn.Failed), Detail: "failure notice to the sender", Private: AuditPrivate{To: []Address{sender}, MessageID: tracks[0].MessageID}}
-	s.Audit = append(s.Audit, rec)
-	return nil
 }
 
 func (n *Node) failureOf(t Track, failed []failure) failure {
@@ -208,24 +225,28 @@ const (
 )
 
 // noticeItems makes the MDNs as items to seal like any message (row MDN-09).
-// They go to Disposition-Notification-To, else to From (row MDN-11).
-func (n *Node) noticeItems(item Item, opened Opened, h header, notices []notice) ([]Item, []AuditRecord, error) {
+// They go to Disposition-Notification-To, else to From (row MDN-11). One that
+// cannot be written must not hold up the delivery: then only the record says
+// so.
+func (n *Node) noticeItems(item Item, opened Opened, h header, notices []notice) ([]Item, []AuditRecord) {
 	var items []Item
 	var records []AuditRecord
 	for _, to := range n.notifyAddresses(h, opened.From) {
 		for _, notice := range notices {
-			next, err := n.noticeItem(h, to, notice)
-			if err != nil {
-				return nil, nil, err
-			}
-			items = append(items, next)
 			rec := n.auditRecord(AuditNotify, item.Envelope, OutcomeOK)
 			rec.Domain, rec.Kind, rec.Detail = to.Domain, string(notice.disposition), "composed"
 			rec.Private = AuditPrivate{From: notice.rcpt, To: []Address{to}, MessageID: h.first(fieldMessageID)}
+			next, err := n.noticeItem(h, to, notice)
+			if err == nil {
+				items = append(items, next)
+			} else {
+				rec.Outcome, rec.Detail = OutcomeFailed, "cannot be written"
+				n.Log.Error("notice not sent", "id", item.Envelope.ID, "err", err)
+			}
 			records = append(records, rec)
 		}
 	}
-	return items, records, nil
+	return items, records
 }
 
 // maxNotifyTo bounds the addresses one message can have us write to.

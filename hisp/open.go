@@ -17,7 +17,7 @@ func (n *Node) open(ctx context.Context, item Item) error {
 		return err
 	}
 	if len(rest) == 0 {
-		return n.commit(ctx, n.passThroughStep(item, sealed))
+		return n.commitAnew(ctx, func(ctx context.Context) (Step, error) { return n.passThroughStep(ctx, item, sealed) })
 	}
 	env := item.Envelope
 	env.To = rest
@@ -34,6 +34,13 @@ func (n *Node) open(ctx context.Context, item Item) error {
 	report, reportErr := mdn.Parse(opened.Message.Bytes())
 	if reportErr == nil {
 		return n.takeNotice(ctx, item, sealed, opened, report)
+	}
+	// Trust for notices is not trust for messages (rows TR-02, TR-05).
+	for _, rcpt := range opened.NoticeOnly {
+		opened.Rejected = append(opened.Rejected, Rejection{Recipient: rcpt, Err: Untrusted})
+	}
+	if len(opened.Trusted) == 0 {
+		return n.rejectOpen(ctx, item, Untrusted)
 	}
 	return n.deliver(ctx, item, sealed, opened)
 }
@@ -67,16 +74,28 @@ func (n *Node) splitPassThrough(ctx context.Context, rcpts []Address) (sealed, r
 	return sealed, rest, nil
 }
 
-func (n *Node) passThroughStep(item Item, sealed []Address) Step {
+// passThroughStep delivers the sealed message as it came.
+func (n *Node) passThroughStep(ctx context.Context, item Item, sealed []Address) (Step, error) {
 	s := Step{Finish: item.ID}
 	for _, rcpt := range sealed {
-		s.Deliver = append(s.Deliver, Delivery{ID: item.Envelope.ID, Recipient: rcpt, Message: item.Message, Received: item.Envelope.Received})
 		rec := n.auditRecord(AuditDeliver, item.Envelope, OutcomeOK)
 		rec.Domain, rec.Detail, rec.Private.To = item.Envelope.From.Domain, "sealed, to a recipient with own keys", []Address{rcpt}
+		fresh, err := n.remember(ctx, &s, item.Message, item.Envelope.From, rcpt)
+		if err != nil {
+			return s, err
+		}
+		if fresh {
+			s.Deliver = append(s.Deliver, Delivery{ID: item.Envelope.ID, Recipient: rcpt, Message: item.Message, Received: item.Envelope.Received})
+		} else {
+			rec.Outcome, rec.Detail = OutcomeRefused, detailDuplicate
+		}
 		s.Audit = append(s.Audit, rec)
 	}
-	return s
+	return s, nil
 }
+
+// detailDuplicate marks a message the recipient has already.
+const detailDuplicate = "duplicate"
 
 // rejectOpen ends a message that nobody here may read. Pass-through recipients
 // of the same message still get it.
@@ -85,12 +104,14 @@ func (n *Node) rejectOpen(ctx context.Context, item Item, cause error) error {
 	if err != nil {
 		return err
 	}
-	s := n.passThroughStep(item, sealed)
 	rec := n.auditRecord(AuditReject, item.Envelope, OutcomeRefused)
 	rec.Domain, rec.Kind = item.Envelope.From.Domain, KindOf(cause).Error()
-	s.Audit = append(s.Audit, rec)
 	n.Log.Warn("rejected", "id", item.Envelope.ID, "domain", item.Envelope.From.Domain, "kind", rec.Kind, "err", cause)
-	return n.commit(ctx, s)
+	return n.commitAnew(ctx, func(ctx context.Context) (Step, error) {
+		s, err := n.passThroughStep(ctx, item, sealed)
+		s.Audit = append(s.Audit, rec)
+		return s, err
+	})
 }
 
 // deliver puts an opened message into the mailboxes of those who trust its
@@ -101,43 +122,56 @@ func (n *Node) deliver(ctx context.Context, item Item, sealed []Address, opened 
 	if err != nil {
 		return n.rejectOpen(ctx, item, err)
 	}
-	s := n.openedStep(item, sealed, opened)
+	delivered := 0
+	err = n.commitAnew(ctx, func(ctx context.Context) (Step, error) {
+		s, err := n.deliverStep(ctx, item, sealed, opened, h)
+		delivered = len(s.Deliver)
+		return s, err
+	})
+	if err != nil {
+		return err
+	}
+	n.Log.Info("delivered", "id", item.Envelope.ID, "domain", opened.From.Domain, "recipients", delivered, "refused", len(opened.Rejected))
+	return nil
+}
+
+func (n *Node) deliverStep(ctx context.Context, item Item, sealed []Address, opened Opened, h header) (Step, error) {
+	s, err := n.openedStep(ctx, item, sealed, opened)
+	if err != nil {
+		return s, err
+	}
 	var notices []notice
 	requested := mdn.Requested(h.raw).FinalDestination
 	for _, rcpt := range opened.Trusted {
-		fresh, err := n.remember(ctx, &s, opened, rcpt)
+		fresh, err := n.remember(ctx, &s, opened.Message, opened.From, rcpt)
 		if err != nil {
-			return err
+			return s, err
 		}
 		if !fresh {
-			s.Audit = append(s.Audit, n.deliverRecord(item, opened, rcpt, OutcomeRefused, "duplicate"))
+			s.Audit = append(s.Audit, n.deliverRecord(item, opened, rcpt, OutcomeRefused, detailDuplicate))
 			continue
 		}
 		more, err := n.deliverTo(ctx, &s, item, opened, rcpt, requested)
 		if err != nil {
-			return err
+			return s, err
 		}
 		notices = append(notices, more...)
 	}
 	// A message that looks like a notice but is none is delivered and never
 	// answered (row MDN-10).
 	if !mdn.IsReport(h.raw) {
-		items, records, err := n.noticeItems(item, opened, h, notices)
-		if err != nil {
-			return err
-		}
+		items, records := n.noticeItems(item, opened, h, notices)
 		s.Queue, s.Audit = append(s.Queue, items...), append(s.Audit, records...)
 	}
-	if err := n.commit(ctx, s); err != nil {
-		return err
-	}
-	n.Log.Info("delivered", "id", item.Envelope.ID, "domain", opened.From.Domain, "recipients", len(s.Deliver), "refused", len(opened.Rejected))
-	return nil
+	return s, nil
 }
 
 // openedStep starts the step for a message that was opened.
-func (n *Node) openedStep(item Item, sealed []Address, opened Opened) Step {
-	s := n.passThroughStep(item, sealed)
+func (n *Node) openedStep(ctx context.Context, item Item, sealed []Address, opened Opened) (Step, error) {
+	s, err := n.passThroughStep(ctx, item, sealed)
+	if err != nil {
+		return s, err
+	}
 	rec := n.auditRecord(AuditOpen, item.Envelope, OutcomeOK)
 	rec.Domain, rec.Private.From, rec.Private.MessageID = opened.From.Domain, opened.From, messageID(opened.Message)
 	s.Audit = append(s.Audit, rec)
@@ -146,7 +180,7 @@ func (n *Node) openedStep(item Item, sealed []Address, opened Opened) Step {
 		rec.Domain, rec.Kind, rec.Private.To = opened.From.Domain, KindOf(r.Err).Error(), []Address{r.Recipient}
 		s.Audit = append(s.Audit, rec)
 	}
-	return s
+	return s, nil
 }
 
 func (n *Node) deliverRecord(item Item, opened Opened, rcpt Address, outcome AuditOutcome, detail string) AuditRecord {
@@ -157,11 +191,11 @@ func (n *Node) deliverRecord(item Item, opened Opened, rcpt Address, outcome Aud
 
 // remember notes that rcpt got this message; fresh is false if it had it
 // before: a replay, or a peer that missed our answer (row SC-07).
-func (n *Node) remember(ctx context.Context, s *Step, opened Opened, rcpt Address) (fresh bool, err error) {
+func (n *Node) remember(ctx context.Context, s *Step, msg Message, from, rcpt Address) (fresh bool, err error) {
 	sum := sha256.New()
-	inner := sha256.Sum256(opened.Message.Bytes())
+	inner := sha256.Sum256(msg.Bytes())
 	sum.Write(inner[:])
-	sum.Write([]byte(strings.ToLower(opened.From.AddrSpec()) + "\x00" + strings.ToLower(rcpt.AddrSpec())))
+	sum.Write([]byte(strings.ToLower(from.AddrSpec()) + "\x00" + strings.ToLower(rcpt.AddrSpec())))
 	digest := [32]byte(sum.Sum(nil))
 	seen, err := n.Queue.Seen(ctx, digest)
 	if err != nil || seen {

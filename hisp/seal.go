@@ -13,6 +13,13 @@ import (
 // could not find out about stay for a later try, the others are still served
 // (row BB-13).
 func (n *Node) seal(ctx context.Context, item Item) error {
+	if !mdn.IsReport(item.Message.Bytes()) {
+		waiting := n.stillWaiting(ctx, messageID(item.Message), item.Envelope.To)
+		if len(waiting) == 0 {
+			return n.finishTold(ctx, item)
+		}
+		item.Envelope.To = waiting
+	}
 	started := n.now()
 	sealed, err := n.Agent.Seal(ctx, item.Envelope, item.Message)
 	switch {
@@ -28,14 +35,14 @@ func (n *Node) seal(ctx context.Context, item Item) error {
 	if len(later) > 0 && n.Retry.expired(item.Created, n.now()) {
 		failed, later = append(failed, later...), nil
 	}
-	s, err := n.sealedStep(ctx, item, sealed.Copies, later)
+	err = n.commitAnew(ctx, func(ctx context.Context) (Step, error) {
+		s, err := n.sealedStep(ctx, item, sealed.Copies, later)
+		if err != nil {
+			return s, err
+		}
+		return s, n.addFailures(ctx, &s, item, failed)
+	})
 	if err != nil {
-		return err
-	}
-	if err := n.addFailures(ctx, &s, item, failed); err != nil {
-		return err
-	}
-	if err := n.commit(ctx, s); err != nil {
 		return err
 	}
 	n.Log.Info("sealed", "id", item.Envelope.ID, "copies", len(sealed.Copies), "refused", len(failed),
@@ -78,21 +85,21 @@ func (n *Node) sealedStep(ctx context.Context, item Item, copies []Copy, later [
 		rec := n.auditRecord(AuditSeal, item.Envelope, OutcomeOK)
 		rec.Domain, rec.Private.To = c.Domain, c.To
 		s.Audit = append(s.Audit, rec)
-		if report {
-			continue
-		}
-		if s.Track, err = n.startTracks(ctx, s.Track, item, c.To); err != nil {
-			return s, err
-		}
 	}
-	if len(later) > 0 {
-		next := n.laterItem(item, later)
-		s.Queue = append(s.Queue, next)
-		rec := n.auditRecord(AuditSeal, next.Envelope, OutcomeRetry)
-		rec.Kind = next.LastErr
-		s.Audit = append(s.Audit, rec)
-	}
+	n.addLater(&s, item, later)
 	return s, nil
+}
+
+// addLater keeps the recipients to try again as an item of their own.
+func (n *Node) addLater(s *Step, item Item, later []failure) {
+	if len(later) == 0 {
+		return
+	}
+	next := n.laterItem(item, later)
+	s.Queue = append(s.Queue, next)
+	rec := n.auditRecord(retryEvent(item.Work), next.Envelope, OutcomeRetry)
+	rec.Kind, rec.Domain = next.LastErr, item.Domain
+	s.Audit = append(s.Audit, rec)
 }
 
 // copyItem is what happens next to a sealed copy: a copy for one of our own
@@ -119,11 +126,13 @@ func (n *Node) copyItem(ctx context.Context, item Item, c Copy, report bool) (It
 	return next, nil
 }
 
-// startTracks adds the wait for notices about each recipient. A message that a
-// client hands in again has the same Message-ID: what still waits or has
-// arrived is left as it is, what failed starts anew.
-func (n *Node) startTracks(ctx context.Context, tracks []Track, item Item, rcpts []Address) ([]Track, error) {
-	for _, rcpt := range rcpts {
+// startTracks begins the wait for notices about each recipient. A message that
+// a client hands in again has the same Message-ID: what still waits or has
+// arrived is left as it is, what failed starts anew. The Message-ID is what
+// notices are told apart by, so another sender cannot use it meanwhile.
+func (n *Node) startTracks(ctx context.Context, item Item) ([]Track, error) {
+	var tracks []Track
+	for _, rcpt := range item.Envelope.To {
 		t, err := n.newTrack(item, rcpt)
 		if err != nil {
 			return nil, err
@@ -132,6 +141,8 @@ func (n *Node) startTracks(ctx context.Context, tracks []Track, item Item, rcpts
 		switch {
 		case err != nil && KindOf(err) != NotFound:
 			return nil, err
+		case err == nil && !before.Sender.Equal(t.Sender):
+			return nil, &Error{Op: "hisp.Submit", Kind: Denied, Hint: "this Message-ID belongs to another sender's message; send yours as a new message"}
 		case err == nil && (before.Final == Waiting || before.Final == Succeeded):
 			continue
 		case err == nil:
@@ -165,9 +176,7 @@ func (n *Node) relay(ctx context.Context, item Item) error {
 	id := messageID(item.Message)
 	env.To = n.stillWaiting(ctx, id, env.To)
 	if len(env.To) == 0 {
-		rec := n.auditRecord(AuditSend, item.Envelope, OutcomeRefused)
-		rec.Domain, rec.Detail = item.Domain, "sender already has a failure notice"
-		return n.commit(ctx, Step{Finish: item.ID, Audit: []AuditRecord{rec}})
+		return n.finishTold(ctx, item)
 	}
 	started := n.now()
 	sent, later, failed := splitResults(env.To, n.Transport.Send(ctx, env, item.Message))
@@ -179,6 +188,14 @@ func (n *Node) relay(ctx context.Context, item Item) error {
 		return later[0].err
 	}
 	return n.finishRelay(ctx, item, sent, later, failed)
+}
+
+// finishTold ends an item whose sender has a failure notice for every
+// recipient already.
+func (n *Node) finishTold(ctx context.Context, item Item) error {
+	rec := n.auditRecord(retryEvent(item.Work), item.Envelope, OutcomeRefused)
+	rec.Domain, rec.Detail = item.Domain, "sender already has a failure notice"
+	return n.commit(ctx, Step{Finish: item.ID, Audit: []AuditRecord{rec}})
 }
 
 // stillWaiting drops the recipients whose track has ended. Notices have no
@@ -239,9 +256,7 @@ func (n *Node) finishRelay(ctx context.Context, item Item, sent []Result, later,
 			rec.Domain, rec.Detail, rec.Private.To = item.Domain, r.Host, []Address{r.Recipient}
 			s.Audit = append(s.Audit, rec)
 		}
-		if len(later) > 0 {
-			s.Queue = append(s.Queue, n.laterItem(item, later))
-		}
+		n.addLater(&s, item, later)
 		return s, n.addFailures(ctx, &s, item, failed)
 	})
 }
@@ -262,8 +277,8 @@ func (n *Node) laterItem(item Item, later []failure) Item {
 // another step about the same message went through.
 const maxConflicts = 20
 
-// commitAnew makes and commits a step until no other step changed the tracks
-// between reading and writing them.
+// commitAnew makes and commits a step until no other step changed the tracks,
+// the digests or the accounts between reading and writing them.
 func (n *Node) commitAnew(ctx context.Context, step func(context.Context) (Step, error)) error {
 	ctx = context.WithoutCancel(ctx)
 	var err error
@@ -272,7 +287,8 @@ func (n *Node) commitAnew(ctx context.Context, step func(context.Context) (Step,
 		if s, err = step(ctx); err != nil {
 			return err
 		}
-		if err = n.Queue.Commit(ctx, s); err == nil || KindOf(err) != Conflict {
+		err = n.Queue.Commit(ctx, s)
+		if err == nil || KindOf(err) != Conflict && KindOf(err) != UnknownRecipient {
 			return err
 		}
 	}

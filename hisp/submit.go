@@ -24,18 +24,34 @@ func (n *Node) Submit(ctx context.Context, env Envelope, msg Message) error {
 		n.refuse(ctx, AuditAccept, env, err)
 		return err
 	}
-	now := n.now()
-	rec := n.auditRecord(AuditAccept, env, OutcomeOK)
-	rec.Private.MessageID = messageID(msg)
-	err = n.Queue.Commit(ctx, Step{
-		Queue: []Item{{ID: NewID(now), Work: WorkSeal, Envelope: env, Message: msg, Created: now, Due: now}},
-		Audit: []AuditRecord{rec},
-	})
-	if err != nil {
+	if err := n.accept(ctx, env, msg); err != nil {
+		n.refuse(ctx, AuditAccept, env, err)
 		return err
 	}
 	n.Log.Info("accepted", "id", env.ID, "domain", env.From.Domain, "recipients", len(env.To), "octets", msg.Size())
 	return nil
+}
+
+// accept makes a submission durable. From now on the node answers for it: the
+// wait for notices begins here, so that a message that cannot even be sealed
+// has its failure notice in time (row DN-09).
+func (n *Node) accept(ctx context.Context, env Envelope, msg Message) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	now := n.now()
+	item := Item{ID: NewID(now), Work: WorkSeal, Envelope: env, Message: msg, Created: now, Due: now}
+	rec := n.auditRecord(AuditAccept, env, OutcomeOK)
+	rec.Private.MessageID = messageID(msg)
+	return n.commitAnew(ctx, func(ctx context.Context) (Step, error) {
+		s := Step{Queue: []Item{item}, Audit: []AuditRecord{rec}}
+		if mdn.IsReport(msg.Bytes()) {
+			return s, nil
+		}
+		var err error
+		s.Track, err = n.startTracks(ctx, item)
+		return s, err
+	})
 }
 
 // refuse audits a refusal at the door. The refusal stands even if it cannot be
@@ -216,6 +232,11 @@ func checkSubmission(env Envelope, h header) error {
 	}
 	if !env.From.IsZero() && !own(env.From) {
 		return denied("the MAIL FROM address is not that of the account; send with your own address")
+	}
+	for _, spec := range mdn.Requested(h.raw).To {
+		if to, err := ParseAddress(spec); err != nil || to.Domain != env.Account.Domain {
+			return denied("Disposition-Notification-To must be an address of your own domain, or the notices never come back here")
+		}
 	}
 	if len(h.all(fieldBcc)) > 0 {
 		return denied("Direct knows no Bcc: send a message of its own to each hidden recipient")

@@ -2,6 +2,7 @@ package hisp
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,8 +30,10 @@ func (n *Node) takeNotice(ctx context.Context, item Item, sealed []Address, open
 	id, verdicts := readReport(report)
 	var outcome string
 	err := n.commitAnew(ctx, func(ctx context.Context) (Step, error) {
-		s := n.openedStep(item, sealed, opened)
-		var err error
+		s, err := n.openedStep(ctx, item, sealed, opened)
+		if err != nil {
+			return s, err
+		}
 		outcome, err = n.applyVerdicts(ctx, &s, item, opened, id, verdicts)
 		return s, err
 	})
@@ -76,11 +79,13 @@ const (
 	noticeNoEffect = "no effect" // says nothing that counts
 )
 
-// applyVerdicts adds to s what the verdicts change. It returns the outcome of
-// the last one.
+// applyVerdicts adds to s what the verdicts change and who gets the notice
+// itself. It returns the outcome of the last verdict.
 func (n *Node) applyVerdicts(ctx context.Context, s *Step, item Item, opened Opened, id string, verdicts []verdict) (string, error) {
 	outcome := noticeNoEffect
-	forward := false
+	// A notice that decides nothing, such as a DSN of a delay, is for people.
+	forward := len(verdicts) == 0
+	applied := false
 	var failed []Track
 	for _, v := range verdicts {
 		t, err := n.Tracker.Track(ctx, id, v.rcpt)
@@ -97,24 +102,47 @@ func (n *Node) applyVerdicts(ctx context.Context, s *Step, item Item, opened Ope
 			if t.Final == Failed {
 				failed = append(failed, t)
 			} else if before == Waiting && (t.Requested && t.Final == Succeeded || n.ForwardProcessed) {
-				forward = true
+				applied = true
 			}
 		case noticeUnknown, noticeReceipt:
 			forward = true
 		}
 		s.Audit = append(s.Audit, n.noticeRecord(item, opened, v, t, outcome))
 	}
+	if len(verdicts) == 0 {
+		s.Audit = append(s.Audit, n.noticeRecord(item, opened, verdict{}, Track{}, outcome))
+	}
 	if len(failed) > 0 {
-		if err := n.addFailureNotice(s, failed[0].Sender, failed, nil, failed[0].Message); err != nil {
+		if err := n.addFailureNotice(ctx, s, failed[0].Sender, failed, nil); err != nil {
 			return "", err
 		}
 	}
-	if forward {
-		for _, rcpt := range opened.Trusted {
-			s.Deliver = append(s.Deliver, Delivery{ID: item.Envelope.ID, Recipient: rcpt, Message: opened.Message, Received: item.Envelope.Received})
+	var to []Address
+	if forward || applied {
+		to = append(to, opened.Trusted...)
+	}
+	if applied {
+		to = append(to, opened.NoticeOnly...)
+	}
+	return outcome, n.forwardNotice(ctx, s, item, opened, to)
+}
+
+// forwardNotice delivers a notice to people as it came, once.
+func (n *Node) forwardNotice(ctx context.Context, s *Step, item Item, opened Opened, to []Address) error {
+	for _, rcpt := range to {
+		fresh, err := n.remember(ctx, s, opened.Message, opened.From, rcpt)
+		if err != nil {
+			return err
+		}
+		if !fresh {
+			s.Audit = append(s.Audit, n.deliverRecord(item, opened, rcpt, OutcomeRefused, detailDuplicate))
+			continue
+		}
+		if _, err := n.deliverTo(ctx, s, item, opened, rcpt, false); err != nil {
+			return err
 		}
 	}
-	return outcome, nil
+	return nil
 }
 
 // judge decides whether a notice counts. Only the recipient it speaks about may
@@ -129,7 +157,7 @@ func judge(t Track, known bool, v verdict, opened Opened) string {
 		return noticeUnknown
 	}
 	ofDomain := v.disposition.IsFailure() && opened.From.Domain == t.Recipient.Domain
-	if !speaksFor(opened.From, t.Recipient) && !ofDomain || !contains(opened.Trusted, t.Sender) {
+	if !speaksFor(opened.From, t.Recipient) && !ofDomain || !cameHome(t, opened) {
 		return noticeForged
 	}
 	// Processed completes a message without request, but it is not yet the
@@ -143,6 +171,13 @@ func judge(t Track, known bool, v verdict, opened Opened) string {
 		return noticeApplied
 	}
 	return noticeNoEffect // no disposition, or deleted (row MDN-06)
+}
+
+// cameHome tells whether a notice came to the sender's domain. The sender may
+// have had it sent to another address there (Disposition-Notification-To).
+func cameHome(t Track, opened Opened) bool {
+	ours := func(a Address) bool { return a.Domain == t.Sender.Domain }
+	return slices.ContainsFunc(opened.Trusted, ours) || slices.ContainsFunc(opened.NoticeOnly, ours)
 }
 
 // speaksFor tells whether a notice From from is about rcpt, +tag or not.
@@ -194,12 +229,14 @@ func (n *Node) expireTracks(ctx context.Context) error {
 			return err
 		}
 		for _, group := range byMessage(overdue) {
-			if err := n.expire(ctx, group); err != nil && KindOf(err) != Conflict {
-				return err
+			// One that cannot be ended must not keep the others waiting; the
+			// next turn tries it again.
+			if e := n.expire(ctx, group); e != nil && KindOf(e) != Conflict {
+				err = e
 			}
 		}
-		if len(overdue) < overdueBatch {
-			return nil
+		if err != nil || len(overdue) < overdueBatch {
+			return err
 		}
 	}
 }
@@ -239,7 +276,7 @@ func (n *Node) expire(ctx context.Context, tracks []Track) error {
 	for i, t := range tracks {
 		failed[i] = failure{rcpt: t.Recipient, err: errNoNotice, status: statusExpired}
 	}
-	if err := n.addFailureNotice(&s, tracks[0].Sender, tracks, failed, tracks[0].Message); err != nil {
+	if err := n.addFailureNotice(ctx, &s, tracks[0].Sender, tracks, failed); err != nil {
 		return err
 	}
 	if err := n.commit(ctx, s); err != nil {

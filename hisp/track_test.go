@@ -74,13 +74,17 @@ func TestTrack_verdicts(t *testing.T) {
 	}
 }
 
-// A notice sealed for another local account than the sender's is no evidence.
-func TestJudge_recipientMustTrust(t *testing.T) {
+// A notice that came to another domain than the sender's is no evidence; one to
+// a colleague is, because the sender may have asked for that.
+func TestJudge_cameHome(t *testing.T) {
 	rcpt := Address{"nurse", "clinic.example"}
 	track := Track{Sender: Address{"house", "hospital.example"}, Recipient: rcpt}
 	v := verdict{rcpt: rcpt, disposition: mdn.Processed}
-	if got := judge(track, true, v, Opened{From: rcpt, Trusted: []Address{{"cuddy", "hospital.example"}}}); got != noticeForged {
+	if got := judge(track, true, v, Opened{From: rcpt, Trusted: []Address{{"cuddy", "other.example"}}}); got != noticeForged {
 		t.Errorf("judge = %s, want forged", got)
+	}
+	if got := judge(track, true, v, Opened{From: rcpt, Trusted: []Address{{"cuddy", "hospital.example"}}}); got != noticeApplied {
+		t.Errorf("judge = %s, want applied", got)
 	}
 }
 

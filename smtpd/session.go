@@ -247,7 +247,13 @@ func parsePath(path string, utf8 bool) (hisp.Address, error) {
 	if local == "" || len(local) > maxLocal {
 		return bad("the part before the @ has 1 to 64 octets")
 	}
-	return hisp.Address{Local: local, Domain: d}, nil
+	addr := hisp.Address{Local: local, Domain: d}
+	// go-smtp has taken the quotes away; what cannot be quoted again cannot be
+	// written into a header or a notice.
+	if _, err := hisp.ParseAddress(addr.AddrSpec()); err != nil {
+		return bad("the part before the @ has a character that no address may have")
+	}
+	return addr, nil
 }
 
 func isASCII(s string) bool {

@@ -157,6 +157,12 @@ func (p *preparedStep) check(tx *bbolt.Tx) error {
 			return fail(name, hisp.UnknownRecipient, "there is no such address here")
 		}
 	}
+	seen := tx.Bucket([]byte(bSeen))
+	for _, d := range p.seen {
+		if k := p.s.b.seen(d.Digest); p.s.unexpired(seen.Get(k[:])) {
+			return fail(name, hisp.Conflict, "another step has done this already")
+		}
+	}
 	return p.s.checkTracks(tx, p.tracks)
 }
 
@@ -366,11 +372,15 @@ func (s *Store) Seen(ctx context.Context, digest [32]byte) (bool, error) {
 	var seen bool
 	err := s.view(ctx, "bolt.Seen", func(tx *bbolt.Tx) error {
 		k := s.b.seen(digest)
-		v := tx.Bucket([]byte(bSeen)).Get(k[:])
-		seen = len(v) == 8 && int64(binary.BigEndian.Uint64(v)) > s.now().UnixNano()
+		seen = s.unexpired(tx.Bucket([]byte(bSeen)).Get(k[:]))
 		return nil
 	})
 	return seen, err
+}
+
+// unexpired reads the marker of a digest.
+func (s *Store) unexpired(v []byte) bool {
+	return len(v) == 8 && int64(binary.BigEndian.Uint64(v)) > s.now().UnixNano()
 }
 
 // ListItems returns the queued items without their messages, by Due.
