@@ -62,7 +62,7 @@ func filled(t *testing.T, o Options, canary string) *Store {
 				Envelope: hisp.Envelope{ID: id, From: bob, To: []hisp.Address{bob}, Account: bob}}},
 			Deliver: []hisp.Delivery{{ID: id, Recipient: bob, Mailbox: canary, Message: msg}},
 			Track:   []hisp.Track{{Message: id, MessageID: "<" + canary + string(id) + ">", Sender: bob, Recipient: bob, Header: msg.Bytes()[:50]}},
-			Seen:    []hisp.Seen{{Digest: [32]byte{9}, Expires: time.Now().Add(time.Hour)}},
+			Seen:    []hisp.Seen{{Digest: [32]byte{9, byte(i)}, Expires: time.Now().Add(time.Hour)}},
 			Audit: []hisp.AuditRecord{{Event: hisp.AuditAccept, Message: id, Outcome: hisp.OutcomeOK,
 				Private: hisp.AuditPrivate{From: bob, To: []hisp.Address{bob}, MessageID: canary}}},
 		}))

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -423,9 +424,23 @@ func testDeliverUnknown(t *testing.T, s store.Store) {
 
 func testSeen(t *testing.T, s store.Store) {
 	d := [32]byte{7}
-	for range 2 {
-		ok(t, s.Commit(t.Context(), hisp.Step{Seen: []hisp.Seen{{Digest: d, Expires: time.Now().Add(time.Hour)}}}))
+	step := hisp.Step{Seen: []hisp.Seen{{Digest: d, Expires: time.Now().Add(time.Hour)}}}
+	// Of many steps that say they saw it first, at the same moment or later,
+	// one is right.
+	var first atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			err := s.Commit(t.Context(), step)
+			if err == nil {
+				first.Add(1)
+			} else if !errors.Is(err, hisp.Conflict) {
+				t.Errorf("Commit = %v, want nil or Conflict", err)
+			}
+		})
 	}
+	wg.Wait()
+	equal(t, "steps that saw it first", first.Load(), int32(1))
 	for _, step := range []struct {
 		wait time.Duration
 		want bool
