@@ -30,6 +30,7 @@ var (
 	// docs/conformance.md names.
 	claimStatus = regexp.MustCompile(`^(yes|partly: .+|not applicable: .+|not yet \((discovery and trust|edges|devices|documents)\))$`)
 	claimTest   = regexp.MustCompile("`([a-z0-9/]+\\.(?:Test|Fuzz|Benchmark)[A-Za-z0-9_]+(?:/[a-z_]+)?)`")
+	pageLink    = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`) // not one to elsewhere
 	// rowID is how code, tests and pages cite a row of docs/conformance.md.
 	rowID = regexp.MustCompile(`\b(BB|TLS|SM|CRT|DISC|TR|MDN|DN|ED|XD|CX|AU|SC)-(\d\d)\b`)
 )
@@ -104,6 +105,22 @@ func TestRowsCited(t *testing.T) {
 			for _, id := range rowID.FindAllString(line, -1) {
 				if !known[id] {
 					t.Errorf("%s:%d: no row %s in docs/conformance.md", path, i+1, id)
+				}
+			}
+		}
+	})
+}
+
+// TestLinks: what a page links to is in the tree.
+func TestLinks(t *testing.T) {
+	walk(t, func(path string) {
+		if filepath.Ext(path) != ".md" {
+			return
+		}
+		for i, line := range readLines(t, path) {
+			for _, m := range pageLink.FindAllStringSubmatch(line, -1) {
+				if _, err := os.Stat(filepath.Join("..", filepath.Dir(path), m[1])); err != nil {
+					t.Errorf("%s:%d: %v", path, i+1, err)
 				}
 			}
 		}
