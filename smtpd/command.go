@@ -153,7 +153,7 @@ func (g *gate) dispatch(verb, arg string) error {
 		case g.body.chunked:
 			g.say(replyInChunks)
 		case verb == verbMail && tooLarge(arg, g.srv.cfg.Limits.MessageOctets):
-			g.say(g.srv.replyTooLarge())
+			g.say(g.refuseSize("declared size over the limit", senderIn(arg)))
 		default:
 			g.forward(arg)
 		}
@@ -238,6 +238,34 @@ func tooLarge(arg string, limit int64) bool {
 	return false
 }
 
+// senderIn reads the sender from the argument of a MAIL that go-smtp does not
+// get to see, for the audit; zero if there is none to be read.
+func senderIn(arg string) hisp.Address {
+	_, path, _ := strings.Cut(arg, "<")
+	path, _, _ = strings.Cut(path, ">")
+	from, err := hisp.ParseAddress(path)
+	if err != nil {
+		return hisp.Address{}
+	}
+	return from
+}
+
+// refuseSize records a message over the size limit (row AU-01) and returns the
+// reply. The sender is that of the message under way unless from names another.
+func (g *gate) refuseSize(detail string, from hisp.Address) string {
+	var p hisp.AuditPrivate
+	if g.sess != nil {
+		p = g.sess.private()
+	}
+	if !from.IsZero() {
+		p.From = from
+	}
+	if err := g.srv.audit(g, hisp.TooLarge, g.srv.otherSide(p), detail, p); err != nil {
+		return codes(hisp.Internal).line(textInternal)
+	}
+	return g.srv.replyTooLarge()
+}
+
 // readChunk takes one BDAT chunk (RFC 3030 §2). The octets follow whatever the
 // answer is, so a count that cannot be read ends the session.
 func (g *gate) readChunk(arg string) error {
@@ -259,7 +287,7 @@ func (g *gate) readChunk(arg string) error {
 	g.body.reading = false
 	switch {
 	case errors.Is(err, errFlood):
-		g.finish(g.srv.replyTooLarge() + ", closing")
+		g.finish(g.refuseSize("content far over the size limit", hisp.Address{}) + ", closing")
 		return nil
 	case err != nil:
 		return err
@@ -300,7 +328,7 @@ func (g *gate) readData() error {
 		g.body.begin(g)
 		err := g.body.readDotted(g)
 		if errors.Is(err, errFlood) {
-			g.finish(g.srv.replyTooLarge() + ", closing")
+			g.finish(g.refuseSize("content far over the size limit", hisp.Address{}) + ", closing")
 			return nil
 		}
 		if err != nil {

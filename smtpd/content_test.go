@@ -92,6 +92,29 @@ func TestBDAT_hugeCount(t *testing.T) {
 	p.wantClosed()
 }
 
+// Row AU-01: content far over the limit ends the session, and the trail says so.
+func TestContent_floodAudited(t *testing.T) {
+	flood := strings.Repeat("0123456789abcd\r\n", (1000+drainExtra)/16+1)
+	for _, c := range []struct {
+		name  string
+		begin func(p *peer)
+	}{
+		{"DATA", func(p *peer) { p.envelope(); p.cmd("DATA", "354"); p.send(flood) }},
+		{"BDAT", func(p *peer) { p.envelope(); p.send(fmt.Sprintf("BDAT %d LAST\r\n", len(flood)) + flood) }},
+		{"BDAT without MAIL", func(p *peer) { p.send(fmt.Sprintf("BDAT %d LAST\r\n", len(flood)) + flood) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := backbone(t, limits(Limits{MessageOctets: 1000}))
+			p := h.ready()
+			c.begin(p)
+			p.want("552 5.3.4")
+			if !h.audited("content far over the size limit") {
+				t.Errorf("audit = %v, want the flood", h.trail(nil))
+			}
+		})
+	}
+}
+
 func TestData_tooLarge(t *testing.T) {
 	h := backbone(t, limits(Limits{MessageOctets: 10000}))
 	p := h.ready()

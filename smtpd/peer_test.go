@@ -126,6 +126,14 @@ func (n *node) messages() []taken {
 	return slices.Clone(n.taken)
 }
 
+// trail returns the audit records and has the next ones fail with err.
+func (n *node) trail(err error) []hisp.AuditRecord {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.auditErr = err
+	return slices.Clone(n.records)
+}
+
 func (n *node) audited(detail string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -294,11 +294,19 @@ func (s *session) refuseRcpt(k hisp.Kind, to hisp.Address, detail string, reply 
 }
 
 func (s *session) auditMessage(k hisp.Kind, detail string) error {
-	d := s.env.From.Domain
-	if s.srv.sub != nil && len(s.env.To) > 0 {
-		d = s.env.To[0].Domain
+	p := s.private()
+	return s.srv.audit(s.gate, k, s.srv.otherSide(p), detail, p)
+}
+
+// otherSide is the domain a message of ours goes to, or one of others' is from.
+func (s *Server) otherSide(p hisp.AuditPrivate) hisp.Domain {
+	switch {
+	case s.sub == nil:
+		return p.From.Domain
+	case len(p.To) > 0:
+		return p.To[0].Domain
 	}
-	return s.srv.audit(s.gate, k, d, detail, s.private())
+	return ""
 }
 
 // audit records a refused attempt (row AU-01). What the node refuses in Submit

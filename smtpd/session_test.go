@@ -217,6 +217,34 @@ func TestMail_onlyOwnAddress(t *testing.T) {
 	}
 }
 
+// Row AU-01: a declared size over the limit is a refused attempt too.
+func TestMail_sizeOverLimitAudited(t *testing.T) {
+	for _, c := range []struct {
+		name, arg string
+		from      hisp.Address
+	}{
+		{"over", "FROM:<a@clinic.example> SIZE=52428801", hisp.Address{Local: "a", Domain: "clinic.example"}},
+		{"beyond 64 bits", "from: <a@clinic.example> SIZE=99999999999999999999", hisp.Address{Local: "a", Domain: "clinic.example"}},
+		{"no address", "FROM:<a@@> SIZE=52428801", hisp.Address{}},
+		{"no path", "SIZE=52428801", hisp.Address{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := backbone(t)
+			p := h.ready()
+			p.cmd("MAIL "+c.arg, "552 5.3.4")
+			records := h.trail(errors.New("disk"))
+			if len(records) != 1 {
+				t.Fatalf("%d audit records, want 1", len(records))
+			}
+			r := records[0]
+			if r.Event != hisp.AuditReject || r.Kind != hisp.TooLarge.Error() || r.Domain != c.from.Domain || r.Private.From != c.from {
+				t.Errorf("audit = %+v, want the size and the sender", r)
+			}
+			p.cmd("MAIL "+c.arg, "451 4.3.0")
+		})
+	}
+}
+
 func TestMail_plainPeers(t *testing.T) {
 	h := backbone(t, func(_ *SubmissionConfig, b *BackboneConfig) {
 		b.AllowPlain = func(d hisp.Domain) bool { return d == "old.example" }
