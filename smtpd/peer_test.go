@@ -61,8 +61,10 @@ func (n *node) Hosted(_ context.Context, d hisp.Domain) (bool, error) {
 func (n *node) Account(_ context.Context, a hisp.Address) (hisp.Account, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if _, ok := n.accounts[a.Key()]; ok {
-		return hisp.Account{Address: a.Key()}, nil
+	for _, a := range []hisp.Address{a.Key(), a.Base().Key()} {
+		if _, ok := n.accounts[a]; ok {
+			return hisp.Account{Address: a}, nil
+		}
 	}
 	return hisp.Account{}, &hisp.Error{Op: "node.Account", Kind: hisp.UnknownRecipient}
 }

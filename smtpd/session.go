@@ -83,8 +83,8 @@ func (s *session) origin() hisp.Origin {
 	return hisp.Backbone
 }
 
-// mailFromAccount lets a logged-in account use its own address and no other
-// (row ED-08, threat T8).
+// mailFromAccount lets a logged-in account use its own address, with or without
+// a +tag (row BB-18), and no other (row ED-08, threat T8).
 func (s *session) mailFromAccount(from hisp.Address) error {
 	if s.gate.tls == nil {
 		return s.refuse(hisp.Denied, "", "submission before TLS", from, needTLS())
@@ -98,11 +98,28 @@ func (s *session) mailFromAccount(from hisp.Address) error {
 	}
 	// A displayed MDN of the mail client has the null sender (RFC 8098
 	// §2.1); the submitter refuses it for anything but a notice.
-	if !from.IsZero() && !from.Equal(s.acct.Address) {
+	own, err := s.own(from)
+	if err != nil {
+		return s.failed("account", err)
+	}
+	if !own && !from.IsZero() {
 		return s.refuse(hisp.Denied, from.Domain, "sender is not the account", from,
 			status(550, 5, 7, 1, "you may send only as the address you logged in with"))
 	}
 	return nil
+}
+
+// own tells whether from is the account's address. One with a +tag is, unless
+// it is another account's own.
+func (s *session) own(from hisp.Address) (bool, error) {
+	if from.Equal(s.acct.Address) || !from.Base().Equal(s.acct.Address) {
+		return from.Equal(s.acct.Address), nil
+	}
+	acct, err := s.srv.cfg.Directory.Account(s.gate.ctx, from)
+	if errors.Is(err, hisp.UnknownRecipient) {
+		return false, nil
+	}
+	return err == nil && acct.Address.Equal(s.acct.Address), err
 }
 
 // mailFromPeer wants TLS unless the peer's domain is exempt. For the null

@@ -217,6 +217,20 @@ func TestMail_onlyOwnAddress(t *testing.T) {
 	}
 }
 
+// Row BB-18: the +tag of the own address does not count, as in From; but an
+// account whose own name has a + belongs to another (threat T8).
+func TestMail_ownAddressWithTag(t *testing.T) {
+	h := submission(t)
+	h.accounts[hisp.Address{Local: canary + "+desk", Domain: "hospital.example"}] = "another's"
+	p := h.ready()
+	p.cmd("MAIL FROM:<"+canary+"+lab@hospital.example>", "250")
+	p.cmd("RSET", "250")
+	p.cmd("MAIL FROM:<"+canary+"+desk@hospital.example>", "550 5.7.1")
+	p.cmd("MAIL FROM:<other+"+canary+"@hospital.example>", "550 5.7.1")
+	p.cmd("MAIL FROM:<+"+canary+"@hospital.example>", "550 5.7.1")
+	p.cmd("MAIL FROM:<"+canary+"+lab@clinic.example>", "550 5.7.1")
+}
+
 // Row AU-01: a declared size over the limit is a refused attempt too.
 func TestMail_sizeOverLimitAudited(t *testing.T) {
 	for _, c := range []struct {
