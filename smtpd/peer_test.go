@@ -36,6 +36,7 @@ type node struct {
 	logins   []hisp.Credentials
 	answer   func(hisp.Envelope, hisp.Message) error
 	auditErr error
+	disabled map[hisp.Address]bool
 }
 
 type taken struct {
@@ -63,7 +64,7 @@ func (n *node) Account(_ context.Context, a hisp.Address) (hisp.Account, error) 
 	defer n.mu.Unlock()
 	for _, a := range []hisp.Address{a.Key(), a.Base().Key()} {
 		if _, ok := n.accounts[a]; ok {
-			return hisp.Account{Address: a}, nil
+			return hisp.Account{Address: a, Disabled: n.disabled[a]}, nil
 		}
 	}
 	return hisp.Account{}, &hisp.Error{Op: "node.Account", Kind: hisp.UnknownRecipient}

@@ -166,16 +166,14 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) (err error) {
 		}
 		return s.addRcpt(addr)
 	}
-	acct, err := dir.Account(ctx, addr)
+	// A disabled account still gets its mail: only its logins end.
+	_, err = dir.Account(ctx, addr)
 	switch {
 	case errors.Is(err, hisp.UnknownRecipient):
 		return s.refuseRcpt(hisp.UnknownRecipient, addr, "unknown recipient",
 			status(550, 5, 1, 1, "no such recipient here: check the address"))
 	case err != nil:
 		return s.failed("account", err)
-	case acct.Disabled:
-		return s.refuseRcpt(hisp.UnknownRecipient, addr, "disabled recipient",
-			status(550, 5, 2, 1, "this recipient does not take messages now"))
 	}
 	return s.addRcpt(addr)
 }

@@ -311,6 +311,17 @@ func TestRcpt_relayDenied(t *testing.T) {
 	}
 }
 
+// Disabled means that nobody logs in; what others send still arrives.
+func TestRcpt_disabledAccount(t *testing.T) {
+	for _, open := range []func(testing.TB, ...option) *house{backbone, submission} {
+		h := open(t)
+		h.disabled = map[hisp.Address]bool{{Local: "other", Domain: "hospital.example"}: true}
+		p := h.ready()
+		p.cmd("MAIL FROM:<"+canary+"@hospital.example>", "250")
+		p.cmd("RCPT TO:<other@hospital.example>", "250")
+	}
+}
+
 func TestRcpt_limit(t *testing.T) {
 	h := backbone(t, limits(Limits{Recipients: 2}))
 	p := h.ready()
