@@ -28,7 +28,8 @@ type Finding struct {
 }
 
 // Check asks r for everything that z should show to the world, past its cache,
-// and for a name that should not exist. It returns one Finding per name and
+// for the addresses of mail exchangers that z does not know and for a name that
+// should not exist. A zone without certificates is a finding too. It returns one Finding per name and
 // type in the order of Records; a lookup that failed is a Finding that is not
 // OK. It ends early, with the findings so far, when ctx ends.
 func Check(ctx context.Context, r *Resolver, z Zone) []Finding {
@@ -48,7 +49,11 @@ func Check(ctx context.Context, r *Resolver, z Zone) []Finding {
 		}
 		want[q] = append(want[q], value)
 	}
-	put(question{apex, dns.TypeSOA}, soaRecord(z, apex).Ns)
+	soa := question{apex, dns.TypeSOA}
+	put(soa, soaRecord(z, apex).Ns)
+	if z.Elsewhere {
+		want[soa] = []string{} // whichever it is
+	}
 	for _, rr := range rrs {
 		put(question{rr.Header().Name, rr.Header().Rrtype}, value(rr))
 	}
@@ -58,7 +63,63 @@ func Check(ctx context.Context, r *Resolver, z Zone) []Finding {
 		}
 		findings = append(findings, r.check(ctx, q, want[q]))
 	}
+	for _, host := range foreignExchangers(z, want) {
+		if ctx.Err() != nil {
+			return findings
+		}
+		findings = append(findings, r.checkExchanger(ctx, host))
+	}
+	if !slices.ContainsFunc(order, func(q question) bool { return q.qtype == dns.TypeCERT }) {
+		findings = append(findings, noCertificate(apex))
+	}
 	return append(findings, r.checkUnknown(ctx, apex))
+}
+
+// foreignExchangers are the canonical names of z's mail exchangers whose
+// addresses are not among what the zone wants.
+func foreignExchangers(z Zone, want map[question][]string) []string {
+	var hosts []string
+	for _, mx := range z.Mail {
+		name, err := canonical(mx.Host)
+		if err != nil || want[question{name, dns.TypeA}] != nil || want[question{name, dns.TypeAAAA}] != nil || slices.Contains(hosts, name) {
+			continue
+		}
+		hosts = append(hosts, name)
+	}
+	return hosts
+}
+
+// checkExchanger asks for any address of a mail exchanger: without one nobody
+// reaches it (RFC 5321 §5.1).
+func (r *Resolver) checkExchanger(ctx context.Context, name string) Finding {
+	f := Finding{Name: strings.TrimSuffix(name, "."), Type: addressTypes, Want: []string{"an address"}, Got: []string{}}
+	var failed error
+	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		got, err := r.values(ctx, question{name, t})
+		if err != nil {
+			failed = err
+		}
+		f.Got = append(f.Got, got...)
+	}
+	switch {
+	case len(f.Got) > 0:
+		f.OK = true
+	case failed != nil:
+		f.Hint = failureHint(failed)
+	default:
+		f.Hint = "the mail exchanger has no address, so no mail arrives: publish an A or AAAA record for it; with [dns] addresses in the configuration hisp dns records prints it"
+	}
+	return f
+}
+
+// addressTypes is the Type of a Finding about either family.
+const addressTypes = "A/AAAA"
+
+// noCertificate is the finding for a zone without any certificate: nobody can
+// encrypt to its addresses.
+func noCertificate(apex string) Finding {
+	return Finding{Name: strings.TrimSuffix(apex, "."), Type: dns.TypeToString[dns.TypeCERT], Want: []string{"a certificate"}, Got: []string{},
+		Hint: "the domain has no certificate that others could encrypt to, so nobody can write to it: hisp key csr or hisp key trial makes a key"}
 }
 
 func (r *Resolver) check(ctx context.Context, q question, want []string) Finding {

@@ -11,7 +11,8 @@ import (
 
 // Records renders z as zone-file lines (RFC 1035 §5), one complete record a
 // line with absolute names, for an operator whose own name server publishes
-// them: SOA first (its serial is now), NS, then the rest. They are what Server
+// them: SOA first (its serial is now), NS, then the rest; of a zone that is published
+// elsewhere only the rest. They are what Server
 // would answer. Local parts stand in the owner names: the lines are as public
 // as DNS, but nothing for a log.
 //
@@ -21,9 +22,11 @@ func Records(z Zone, now time.Time) ([]string, error) {
 	apex, rrs, problems := zoneRecords(z)
 	var lines []string
 	if apex != "" {
-		soa := soaRecord(z, apex)
-		soa.Serial = uint32(now.Unix())
-		lines = append(lines, line(soa))
+		if !z.Elsewhere {
+			soa := soaRecord(z, apex)
+			soa.Serial = uint32(now.Unix())
+			lines = append(lines, line(soa))
+		}
 		for _, rr := range rrs {
 			lines = append(lines, line(rr))
 		}

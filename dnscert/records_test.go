@@ -112,6 +112,42 @@ func referenceTag(alg uint8, key []byte) uint16 {
 	return uint16(ac & 0xffff)
 }
 
+// TestRecords_elsewhere: who publishes the zone has name servers of their own.
+func TestRecords_elsewhere(t *testing.T) {
+	z := hospital()
+	z.Certs, z.Elsewhere = z.Certs[:1], true
+	lines, err := Records(z, time.Unix(1_700_000_000, 0))
+	text := strings.Join(lines, "\n")
+	if err != nil || strings.Contains(text, " SOA ") || strings.Contains(text, " NS ") || !strings.Contains(text, " MX ") {
+		t.Errorf("Records = %v:\n%s\nwant MX, neither SOA nor NS", err, text)
+	}
+	srv := testdns.New(t)
+	publish(srv, z)
+	if got := findings(Check(t.Context(), newTestResolver(t, nil, srv), z)); got != "" {
+		t.Errorf("findings:\n%s\nwant none", got)
+	}
+}
+
+// TestCheck_incomplete: what the zone itself lacks is found, too.
+func TestCheck_incomplete(t *testing.T) {
+	z := hospital()
+	z.Mail = []hisp.MX{{Host: "mail.partner.example", Pref: 10}}
+	z.Certs = nil
+	srv := testdns.New(t)
+	publish(srv, z)
+	r := newTestResolver(t, nil, srv)
+	got := findings(Check(t.Context(), r, z))
+	for _, want := range []string{"mail.partner.example A/AAAA: the mail exchanger has no address", "hospital.example CERT: the domain has no certificate"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("findings:\n%s\nwant %q", got, want)
+		}
+	}
+	srv.Add(t, "mail.partner.example. 60 IN AAAA 2001:db8::7")
+	if got := findings(Check(t.Context(), r, z)); strings.Contains(got, "A/AAAA") {
+		t.Errorf("findings with an address:\n%s", got)
+	}
+}
+
 // publish gives srv the records of z.
 func publish(srv *testdns.Server, z Zone) {
 	apex, rrs, _ := zoneRecords(z)

@@ -27,6 +27,9 @@ type Zone struct {
 	Hosts    []Host
 	Services []Service
 	Certs    []Published
+	// Elsewhere says that name servers of others publish the zone: it has no
+	// SOA and no NS of ours. For Records and Check; Server serves no such zone.
+	Elsewhere bool
 }
 
 // Host is a name with its addresses; Name may be the zone itself.

@@ -204,7 +204,9 @@ func zoneRecords(z Zone) (string, []dns.RR, []problem) {
 	}
 	b.apex = apex
 	ttl := z.ttl()
-	b.nameServers(ttl)
+	if !z.Elsewhere {
+		b.nameServers(ttl)
+	}
 	for _, mx := range z.Mail {
 		b.target(apex, mx.Host, "mail exchanger", func(host string) dns.RR {
 			return &dns.MX{Hdr: header(apex, dns.TypeMX, ttl), Preference: mx.Pref, Mx: host}

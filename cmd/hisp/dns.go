@@ -34,7 +34,9 @@ func (c *call) oneZone() (dnscert.Zone, error) {
 	if err := c.hosted(d); err != nil {
 		return dnscert.Zone{}, err
 	}
-	return zones{func() *config { return &c.config }, c.clock, c.store}.zone(c.ctx, d)
+	zone, err := zones{func() *config { return &c.config }, c.clock, c.store}.zone(c.ctx, d)
+	zone.Elsewhere = c.config.Listen.DNS == ""
+	return zone, err
 }
 
 func dnsRecords(f *flag.FlagSet) func(c *call) error {
