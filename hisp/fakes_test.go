@@ -111,12 +111,14 @@ type wire struct {
 	sites map[hisp.Domain]*site
 	fail  map[string]error // by domain or addr-spec
 	sent  int
+	calls int
 	bad   []string // breaches of the contract
 }
 
 func (w *wire) Send(ctx context.Context, env hisp.Envelope, msg hisp.Message) []hisp.Result {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.calls++
 	var results []hisp.Result
 	var good []hisp.Address
 	for _, rcpt := range env.To {

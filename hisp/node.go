@@ -26,7 +26,7 @@ type Config struct {
 	Keys      KeyStore
 	Transport Transport
 
-	MaxMessage    int64         // octets of one message, 36 MiB
+	MaxMessage    int64         // octets of one submission, 36 MiB; see MaxSealed for what partners send
 	MaxRecipients int           // of one message, 100
 	Retry         RetryPolicy   //
 	TrackTimeout  time.Duration // silence becomes failure, 1 h (row DN-09)
@@ -183,15 +183,27 @@ func (n *Node) putOff(ctx context.Context, item Item, cause error) {
 		}
 	}
 	due := n.now().Add(n.Retry.delay(item.Attempt))
-	reason := KindOf(cause).Error()
 	rec := n.auditRecord(retryEvent(item.Work), item.Envelope, OutcomeRetry)
-	rec.Kind, rec.Domain = reason, item.Domain
-	err := n.Queue.Retry(context.WithoutCancel(ctx), item.ID, due, reason, []AuditRecord{rec})
+	rec.Kind, rec.Detail, rec.Domain = KindOf(cause).Error(), HintOf(cause), item.Domain
+	err := n.Queue.Retry(context.WithoutCancel(ctx), item.ID, due, reasonOf(cause), []AuditRecord{rec})
 	if err != nil {
 		n.Log.Error("retry not stored", "id", item.Envelope.ID, "err", err)
 		n.Queue.Release(item.ID)
 	}
 }
+
+// reasonOf is what the operator reads about a failed try: the kind and what is
+// wrong, both without PHI.
+func reasonOf(err error) string {
+	if hint := HintOf(err); hint != "" {
+		return KindOf(err).Error() + ": " + hint
+	}
+	return KindOf(err).Error()
+}
+
+// MaxSealed is how large a message may be once it is sealed, when its plain
+// form may have n octets: signed and encrypted it grows by its second base64.
+func MaxSealed(n int64) int64 { return n/5*7 + 1<<20 }
 
 // giveUp ends an item that could not be worked on within the retry age.
 func (n *Node) giveUp(ctx context.Context, item Item, cause error) error {

@@ -201,6 +201,32 @@ func TestNode_refusedByPeer(t *testing.T) {
 	}
 }
 
+// A peer that answers for some recipients and then hangs up, as many do after a
+// row of unknown ones, is asked for the others at once and only then by the
+// schedule.
+func TestNode_relayGoesOnAfterProgress(t *testing.T) {
+	hospital, _, w, _ := twoSites(t)
+	w.set(nurse, &hisp.Error{Op: "relay", Kind: hisp.UnknownRecipient})
+	w.set("doctor@clinic.example", &hisp.Error{Op: "relay", Kind: hisp.Temporary, Hint: "too many errors"})
+	must(t, hospital.submit(letter(house, nurse+", doctor@clinic.example"), house, nurse, "doctor@clinic.example"))
+	var waiting []hisp.Item
+	eventually(t, "the rest waits by the schedule", func() bool {
+		var err error
+		waiting, err = hospital.store.ListItems(t.Context())
+		must(t, err)
+		return len(waiting) == 1 && waiting[0].Attempt == 1
+	})
+	w.mu.Lock()
+	calls := w.calls
+	w.mu.Unlock()
+	if calls != 2 {
+		t.Errorf("%d tries, want the first and one at once", calls)
+	}
+	if got := waiting[0].LastErr; got != "temporary: too many errors" {
+		t.Errorf("the operator reads %q", got)
+	}
+}
+
 // DN-09, DN-10, DN-11, DN-15: not before the deadline, once, and a restart in
 // between changes nothing; what arrives late is suppressed.
 func TestNode_timeoutSurvivesRestart(t *testing.T) {

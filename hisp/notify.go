@@ -15,6 +15,7 @@ type failure struct {
 	err    error
 	status string // enhanced status code; "" takes the one for the kind of err
 	code   int    // SMTP reply code of the peer, 0 if none
+	say    string // what the notice says; "" takes the text for the kind of err
 }
 
 // Enhanced status codes of RFC 3463 for what the node finds out itself.
@@ -37,7 +38,7 @@ var statusTexts = map[Kind]struct{ code, text string }{
 	NoCertificate:    {statusNoCert, "No valid certificate is published for this address, so the message cannot be encrypted. Check the address; if it is right, ask the recipient's HISP whether it is a Direct address."},
 	Untrusted:        {statusUntrusted, "The recipient's certificate does not lead to a trust anchor of your organisation. Ask your HISP operator to add the recipient's HISP or its trust bundle."},
 	TooLarge:         {statusTooLarge, "The message is larger than the recipient's HISP accepts. Send it in smaller parts."},
-	Temporary:        {statusExpired, "The recipient's HISP could not be reached in time. Try again later."},
+	Temporary:        {statusExpired, "The message could not be handed to the recipient's HISP in time. Try again later, or ask your HISP operator."},
 	Full:             {statusFull, "The recipient's mailbox has no room. Try again later."},
 	NoKey:            {statusSecurity, "Your organisation has no valid signing key for your address. Ask your HISP operator."},
 	Malformed:        {statusBadContent, "The message is not well formed and cannot be signed. Send it anew from another program."},
@@ -56,6 +57,9 @@ func (f failure) statusCode() string {
 }
 
 func (f failure) text() string {
+	if f.say != "" {
+		return f.say
+	}
 	if t, ok := statusTexts[KindOf(f.err)]; ok {
 		return t.text
 	}

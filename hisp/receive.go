@@ -37,7 +37,7 @@ func (n *Node) Receive(ctx context.Context, env Envelope, msg Message) error {
 
 // checkReceived returns the outer Message-ID.
 func (n *Node) checkReceived(env Envelope, msg Message) (string, error) {
-	if err := n.checkSize(env, msg); err != nil {
+	if err := n.checkSize(env, msg, MaxSealed(n.MaxMessage)); err != nil {
 		return "", err
 	}
 	h, err := parseHeader(msg.Bytes())

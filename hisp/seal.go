@@ -86,19 +86,18 @@ func (n *Node) sealedStep(ctx context.Context, item Item, copies []Copy, later [
 		rec.Domain, rec.Private.To = c.Domain, c.To
 		s.Audit = append(s.Audit, rec)
 	}
-	n.addLater(&s, item, later)
+	n.addLater(&s, n.laterItem(item, later))
 	return s, nil
 }
 
-// addLater keeps the recipients to try again as an item of their own.
-func (n *Node) addLater(s *Step, item Item, later []failure) {
-	if len(later) == 0 {
+// addLater queues what is left to try again, if anything is.
+func (n *Node) addLater(s *Step, next Item) {
+	if len(next.Envelope.To) == 0 {
 		return
 	}
-	next := n.laterItem(item, later)
 	s.Queue = append(s.Queue, next)
-	rec := n.auditRecord(retryEvent(item.Work), next.Envelope, OutcomeRetry)
-	rec.Kind, rec.Domain = next.LastErr, item.Domain
+	rec := n.auditRecord(retryEvent(next.Work), next.Envelope, OutcomeRetry)
+	rec.Detail, rec.Domain = next.LastErr, next.Domain
 	s.Audit = append(s.Audit, rec)
 }
 
@@ -256,7 +255,13 @@ func (n *Node) finishRelay(ctx context.Context, item Item, sent []Result, later,
 			rec.Domain, rec.Detail, rec.Private.To = item.Domain, r.Host, []Address{r.Recipient}
 			s.Audit = append(s.Audit, rec)
 		}
-		n.addLater(&s, item, later)
+		next := n.laterItem(item, later)
+		if len(sent)+len(failed) > 0 {
+			// The peer answered for some and then no more, as it may after many
+			// unknown recipients: the others need not wait for the schedule.
+			next.Due, next.Attempt = n.now(), item.Attempt
+		}
+		n.addLater(&s, next)
 		return s, n.addFailures(ctx, &s, item, failed)
 	})
 }
@@ -265,10 +270,10 @@ func (n *Node) finishRelay(ctx context.Context, item Item, sent []Result, later,
 func (n *Node) laterItem(item Item, later []failure) Item {
 	next := item
 	next.ID, next.Attempt = NewID(n.now()), item.Attempt+1
-	next.Due, next.LastErr = n.now().Add(n.Retry.delay(item.Attempt)), KindOf(later[0].err).Error()
+	next.Due = n.now().Add(n.Retry.delay(item.Attempt))
 	next.Envelope.To = nil
 	for _, f := range later {
-		next.Envelope.To = append(next.Envelope.To, f.rcpt)
+		next.Envelope.To, next.LastErr = append(next.Envelope.To, f.rcpt), reasonOf(f.err)
 	}
 	return next
 }

@@ -75,7 +75,7 @@ func (n *Node) admit(ctx context.Context, env *Envelope, msg Message) (Message, 
 	if env.ID == "" {
 		env.ID = NewID(n.now())
 	}
-	if err := n.checkSize(*env, msg); err != nil {
+	if err := n.checkSize(*env, msg, n.MaxMessage); err != nil {
 		return msg, err
 	}
 	if err := checkOctets(msg.Bytes()); err != nil {
@@ -130,11 +130,11 @@ func checkLines(msg []byte) error {
 	return nil
 }
 
-func (n *Node) checkSize(env Envelope, msg Message) error {
+func (n *Node) checkSize(env Envelope, msg Message, limit int64) error {
 	const op = "hisp.Submit"
 	switch {
-	case msg.Size() > n.MaxMessage:
-		return &Error{Op: op, Kind: TooLarge, Hint: fmt.Sprintf("the message has %d octets, the limit is %d", msg.Size(), n.MaxMessage)}
+	case msg.Size() > limit:
+		return &Error{Op: op, Kind: TooLarge, Hint: fmt.Sprintf("the message has %d octets, the limit is %d", msg.Size(), limit)}
 	case len(env.To) == 0:
 		return &Error{Op: op, Kind: Malformed, Hint: "the message has no recipient"}
 	case len(env.To) > n.MaxRecipients:

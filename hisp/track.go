@@ -274,7 +274,7 @@ func (n *Node) expire(ctx context.Context, tracks []Track) error {
 	}
 	failed := make([]failure, len(tracks))
 	for i, t := range tracks {
-		failed[i] = failure{rcpt: t.Recipient, err: errNoNotice, status: statusExpired}
+		failed[i] = failure{rcpt: t.Recipient, err: Temporary, status: statusExpired, say: textNoNotice}
 	}
 	if err := n.addFailureNotice(ctx, &s, tracks[0].Sender, tracks, failed); err != nil {
 		return err
@@ -286,9 +286,9 @@ func (n *Node) expire(ctx context.Context, tracks []Track) error {
 	return nil
 }
 
-// errNoNotice gives the failure notice the text of Temporary: the recipient's
-// HISP was not heard of in time.
-var errNoNotice = &Error{Op: "hisp.expire", Kind: Temporary}
+// textNoNotice is all there is to say: silence is also how a HISP treats
+// senders it does not trust (row MDN-03).
+const textNoNotice = "No confirmation came from the recipient's HISP in time. The message may have arrived or not: ask the recipient. If it happens again, ask your HISP operator whether the recipient's HISP trusts yours."
 
 // forget drops what need not be remembered any longer.
 func (n *Node) forget(ctx context.Context) error {

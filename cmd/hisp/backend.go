@@ -79,7 +79,7 @@ func newBackend(c config, st *bolt.Store, log *slog.Logger, clock hisp.Clock) (*
 // agentConfig is the agent of the configuration at the given clock.
 func (b *backend) agentConfig(c config, clock hisp.Clock) agent.Config {
 	return agent.Config{
-		Resolver: b.resolver, Trust: b.store, Keys: b.keys, Clock: clock, Verifier: b.verifier,
+		Resolver: ownCerts{b.store, clock, b.resolver}, Trust: ownTrust{b.store, b.store}, Keys: b.keys, Clock: clock, Verifier: b.verifier,
 		Peer:      func(d hisp.Domain) agent.PeerOptions { return b.live.Load().peerOptions(d) },
 		Unwrapped: c.unwrapped(),
 		Notices:   agent.EitherAnchors, // one-way partners can still answer (row TR-05)

@@ -146,6 +146,8 @@ func (n *node) newServers() error {
 		Limits: smtpd.Limits{MessageOctets: cfg.Limits.MessageSize, Recipients: cfg.Limits.Recipients},
 	}
 	edge, backbone := common, common
+	// What partners send is sealed and so larger than what users submit.
+	backbone.Limits.MessageOctets = hisp.MaxSealed(cfg.Limits.MessageSize)
 	edge.TLS, backbone.TLS = n.tlsConfig(tls.RequestClientCert), n.tlsConfig(tls.NoClientCert)
 	var err error
 	n.submission, err = smtpd.NewSubmission(smtpd.SubmissionConfig{Config: edge, Authenticator: n.backend.node, Submitter: n.backend.node})
