@@ -212,7 +212,7 @@ func (s *site) account(a hisp.Account) {
 
 // start opens the store and runs the node until stop.
 func (s *site) start() {
-	st, err := bolt.Open(bolt.Options{Dir: s.dir, MasterKey: s.key, Clock: s.clock.Now})
+	st, err := bolt.Open(bolt.Options{Create: true, Dir: s.dir, MasterKey: s.key, Clock: s.clock.Now})
 	must(s.t, err)
 	cfg := hisp.Config{
 		Hostname: "mail.test.example", Clock: s.clock.Now, Agent: plainAgent{}, Queue: st, Tracker: st, Auditor: st,

@@ -102,7 +102,7 @@ func onStores(t *testing.T, test func(*testing.T, *testNode)) {
 // openBolt is a real store with the test account.
 func openBolt(t testing.TB) *bolt.Store {
 	t.Helper()
-	s, err := bolt.Open(bolt.Options{Dir: t.TempDir(), MasterKey: store.NewMasterKey()})
+	s, err := bolt.Open(bolt.Options{Create: true, Dir: t.TempDir(), MasterKey: store.NewMasterKey()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 // openBolt opens a store with hospital.example and a key store over it.
 func openBolt(t testing.TB, dir string) (*bolt.Store, *Keys) {
 	t.Helper()
-	s, err := bolt.Open(bolt.Options{Dir: dir, MasterKey: store.MasterKey{1}})
+	s, err := bolt.Open(bolt.Options{Create: true, Dir: dir, MasterKey: store.MasterKey{1}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,15 @@ type backend struct {
 
 // openBackend opens the store of c and builds the parts on it.
 func openBackend(c config, log *slog.Logger, clock hisp.Clock) (*backend, error) {
+	return buildBackend(c, bolt.Options{Log: log, Clock: clock})
+}
+
+// makeBackend is openBackend for init, which makes the store.
+func makeBackend(c config, log *slog.Logger, clock hisp.Clock) (*backend, error) {
+	return buildBackend(c, bolt.Options{Create: true, Log: log, Clock: clock})
+}
+
+func buildBackend(c config, o bolt.Options) (*backend, error) {
 	if err := checkOwner(c.resolve(c.Data)); err != nil {
 		return nil, err
 	}
@@ -45,11 +54,12 @@ func openBackend(c config, log *slog.Logger, clock hisp.Clock) (*backend, error)
 	if err != nil {
 		return nil, err
 	}
-	st, err := bolt.Open(bolt.Options{Dir: c.resolve(c.Data), MasterKey: key, Log: log, Clock: clock})
+	o.Dir, o.MasterKey = c.resolve(c.Data), key
+	st, err := bolt.Open(o)
 	if err != nil {
 		return nil, storeError(c, err)
 	}
-	b, err := newBackend(c, st, log, clock)
+	b, err := newBackend(c, st, o.Log, o.Clock)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -152,6 +162,8 @@ func checkOwner(data string) error {
 func storeError(c config, err error) error {
 	data := c.resolve(c.Data)
 	switch hisp.KindOf(err) {
+	case hisp.NotFound:
+		return hint(fmt.Errorf("%s: no store there", data), "hisp init makes one, hisp restore brings one back; if there was one, look whether data in the configuration is right and its volume is mounted")
 	case hisp.Conflict:
 		return hint(fmt.Errorf("%s: another process has the store open", data), "another hisp command or a node that is just starting or stopping; try again, or look with: fuser "+data+"/*")
 	case hisp.Denied:

@@ -63,7 +63,7 @@ func testNode(t *testing.T) (dir string, b *backend) {
 	data := filepath.Join(dir, "d")
 	cfg := defaults()
 	cfg.Data, cfg.MasterKeyFile, cfg.Hostname = data, key, "h.example"
-	if b, err = openBackend(cfg, slog.New(slog.DiscardHandler), time.Now); err != nil {
+	if b, err = makeBackend(cfg, slog.New(slog.DiscardHandler), time.Now); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })

@@ -69,7 +69,7 @@ func (o initFlags) run(c *call) error {
 	if c.config, err = loadConfig(c.configPath); err != nil {
 		return err
 	}
-	if c.backend, err = openBackend(c.config, quietLog(), time.Now); err != nil {
+	if c.backend, err = makeBackend(c.config, quietLog(), time.Now); err != nil {
 		return err
 	}
 	password, err := o.fill(c, domain, account)

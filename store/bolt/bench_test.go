@@ -17,7 +17,7 @@ import (
 
 func benchStore(b *testing.B) *Store {
 	b.Helper()
-	s, err := Open(Options{Dir: b.TempDir(), MasterKey: crashKey, Reserve: 1 << 20})
+	s, err := Open(Options{Dir: b.TempDir(), Create: true, MasterKey: crashKey, Reserve: 1 << 20})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func BenchmarkDeliver(b *testing.B) {
 // R11), after a clean close.
 func BenchmarkOpen(b *testing.B) {
 	dir := b.TempDir()
-	o := Options{Dir: dir, MasterKey: crashKey, Reserve: 1 << 20}
+	o := Options{Dir: dir, Create: true, MasterKey: crashKey, Reserve: 1 << 20}
 	s, err := Open(o)
 	if err != nil {
 		b.Fatal(err)

@@ -37,8 +37,9 @@ const (
 
 // Options say how to open a store.
 type Options struct {
-	Dir       string          // data folder, created if need be with mode 0700
+	Dir       string          // data folder
 	MasterKey store.MasterKey // kept outside Dir
+	Create    bool            // make the folder, with mode 0700, and the store when there is none
 	ReadOnly  bool            // for verify and list beside no running node; nothing is written
 
 	Clock       hisp.Clock    // time.Now if nil
@@ -85,11 +86,13 @@ var (
 	_ store.Maintenance = (*Store)(nil)
 )
 
-// Open opens the store in o.Dir and creates it when the folder holds none.
+// Open opens the store in o.Dir. Only with Create does it make one: a typing
+// error in the path or a volume that is not mounted must not become an empty
+// node that takes mail.
 // Errors: Conflict when another process has it open; Denied when the master
 // key is not the one it was created with; Refused when a newer version of the
-// node wrote it, and then the files are untouched; NotFound when ReadOnly and
-// there is none.
+// node wrote it, and then the files are untouched; NotFound when there is none
+// and Create is not set, and then nothing is written.
 func Open(o Options) (*Store, error) {
 	o = withDefaults(o)
 	lock, err := lockDir(o)

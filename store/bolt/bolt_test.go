@@ -23,7 +23,7 @@ import (
 )
 
 func testOptions(t *testing.T) Options {
-	return Options{Dir: filepath.Join(t.TempDir(), "store"), MasterKey: store.NewMasterKey(), Reserve: 1 << 20,
+	return Options{Dir: filepath.Join(t.TempDir(), "store"), Create: true, MasterKey: store.NewMasterKey(), Reserve: 1 << 20,
 		LockTimeout: time.Millisecond, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 }
 
@@ -113,7 +113,7 @@ func TestOpen_refuses(t *testing.T) {
 	}{
 		{"locked", func(*Options) {}, hisp.Conflict, fmt.Sprintf("locked by another process (pid %d)", os.Getpid())},
 		{"locked, reading", func(o *Options) { o.ReadOnly = true }, hisp.Conflict, "locked by another process"},
-		{"nothing there, reading", func(o *Options) { o.ReadOnly, o.Dir = true, t.TempDir() }, hisp.NotFound, "run hisp init"},
+		{"nothing there, reading", func(o *Options) { o.ReadOnly, o.Dir = true, t.TempDir() }, hisp.NotFound, "hisp init makes one"},
 	}
 	for _, tt := range tests {
 		other := o
@@ -590,4 +590,27 @@ func FuzzDecode(f *testing.F) {
 		decodeFolder(b)
 		decodePrivate(b)
 	})
+}
+
+// A typing error in the path or a volume that is not mounted is no new store.
+func TestOpen_noStoreIsNotMade(t *testing.T) {
+	o := testOptions(t)
+	o.Create = false
+	for _, readOnly := range []bool{false, true} {
+		o.ReadOnly = readOnly
+		if _, err := Open(o); !errors.Is(err, hisp.NotFound) || !strings.Contains(hisp.HintOf(err), "hisp restore") {
+			t.Errorf("ReadOnly %v: %v, hint %q; want NotFound", readOnly, err, hisp.HintOf(err))
+		}
+		if _, err := os.Stat(o.Dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("ReadOnly %v: the folder was made: %v", readOnly, err)
+		}
+	}
+	// A database that is gone is not replaced, whatever else is left.
+	o.ReadOnly, o.Create = false, true
+	ok(t, open(t, o).Close())
+	ok(t, os.Remove(filepath.Join(o.Dir, dbName)))
+	o.Create = false
+	if _, err := Open(o); !errors.Is(err, hisp.NotFound) {
+		t.Errorf("without its database: %v, want NotFound", err)
+	}
 }

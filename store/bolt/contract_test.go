@@ -9,7 +9,7 @@ import (
 
 func TestContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store {
-		s, err := Open(Options{Dir: t.TempDir(), MasterKey: store.NewMasterKey(), Reserve: 1 << 20})
+		s, err := Open(Options{Dir: t.TempDir(), Create: true, MasterKey: store.NewMasterKey(), Reserve: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -54,7 +54,7 @@ func crashChild(dir string) error {
 	if err != nil {
 		return err
 	}
-	s, err := Open(Options{Dir: dir, MasterKey: crashKey, Reserve: 1 << 20})
+	s, err := Open(Options{Dir: dir, Create: true, MasterKey: crashKey, Reserve: 1 << 20})
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func childCommand(dir string, steps int, before ...string) *exec.Cmd {
 func checkCrashed(t *testing.T, dir string, l *ledger) {
 	t.Helper()
 	start := time.Now()
-	s, err := Open(Options{Dir: dir, MasterKey: crashKey, Reserve: 1 << 20})
+	s, err := Open(Options{Dir: dir, Create: true, MasterKey: crashKey, Reserve: 1 << 20})
 	if err != nil {
 		t.Fatalf("open after the crash: %v", err)
 	}

@@ -54,11 +54,13 @@ func lockDir(o Options) (*os.File, error) {
 	flags, how := os.O_RDWR|os.O_CREATE, syscall.LOCK_EX
 	if o.ReadOnly {
 		how = syscall.LOCK_SH
-		if _, err := os.Stat(filepath.Join(o.Dir, dbName)); errors.Is(err, fs.ErrNotExist) {
-			return nil, fail(op, hisp.NotFound, "there is no store in the data folder: run hisp init first")
+	}
+	if o.Create && !o.ReadOnly {
+		if err := os.MkdirAll(o.Dir, dirMode); err != nil {
+			return nil, wrapErr(op, err)
 		}
-	} else if err := os.MkdirAll(o.Dir, dirMode); err != nil {
-		return nil, wrapErr(op, err)
+	} else if err := isThere(o); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(o.Dir, lockName), flags, fileMode)
 	if err != nil {
@@ -67,13 +69,25 @@ func lockDir(o Options) (*os.File, error) {
 	for deadline := time.Now().Add(o.LockTimeout); ; {
 		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 		if err == nil {
-			return f, noteOwner(f, o)
+			if err = noteOwner(f, o); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
+			return f, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) || time.Now().After(deadline) {
 			return nil, errors.Join(lockedError(f), f.Close())
 		}
 		<-time.After(lockPoll)
 	}
+}
+
+// isThere tells whether the folder holds a store, before anything is written.
+func isThere(o Options) error {
+	_, err := os.Stat(filepath.Join(o.Dir, dbName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fail("bolt.Open", hisp.NotFound, "there is no store in the data folder: hisp init makes one, hisp restore brings one back")
+	}
+	return wrapErr("bolt.Open", err)
 }
 
 func noteOwner(f *os.File, o Options) error {
@@ -109,6 +123,9 @@ func (s *Store) ensureCreated(path string) error {
 	_, err := os.Stat(path)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return wrapErr(op, err)
+	}
+	if !s.opts.Create { // it went between two looks
+		return isThere(s.opts)
 	}
 	if left, _ := filepath.Glob(filepath.Join(s.opts.Dir, bodiesName, "*", "*")); len(left) > 0 {
 		return fail(op, hisp.Conflict,

@@ -74,7 +74,7 @@ func TestAnchorCache_stale(t *testing.T) {
 func BenchmarkListKeys(b *testing.B) {
 	for _, n := range []int{1, 1000} {
 		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
-			s, err := Open(Options{Dir: b.TempDir(), MasterKey: store.NewMasterKey(), Reserve: 1 << 20})
+			s, err := Open(Options{Dir: b.TempDir(), Create: true, MasterKey: store.NewMasterKey(), Reserve: 1 << 20})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -74,7 +74,7 @@ func serveHeld(dir string) error {
 		return err
 	}
 	log := slog.New(hisp.NewLogHandler(slog.NewTextHandler(os.Stderr, nil)))
-	st, err := bolt.Open(bolt.Options{Dir: filepath.Join(dir, "data"), MasterKey: key, Log: log})
+	st, err := bolt.Open(bolt.Options{Create: true, Dir: filepath.Join(dir, "data"), MasterKey: key, Log: log})
 	if err != nil {
 		return err
 	}

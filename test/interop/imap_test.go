@@ -45,7 +45,7 @@ type imapNode struct {
 func startIMAP(t *testing.T) *imapNode {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err := bolt.Open(bolt.Options{Dir: t.TempDir(), MasterKey: store.NewMasterKey()})
+	s, err := bolt.Open(bolt.Options{Create: true, Dir: t.TempDir(), MasterKey: store.NewMasterKey()})
 	if err != nil {
 		t.Fatal(err)
 	}
