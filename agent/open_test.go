@@ -29,6 +29,8 @@ type openTest struct {
 	env   hisp.Envelope                       // alice to bob
 	cfg   func(*Config)
 	want  hisp.Kind
+
+	noticeOnly bool // accepted with anchors for sending
 }
 
 func (tt openTest) run(t *testing.T) {
@@ -65,8 +67,12 @@ func (tt openTest) run(t *testing.T) {
 	if err != nil {
 		t.Fatalf("refused: %v", err)
 	}
-	if want := len(unique(tt.env.To)); len(o.Trusted) != want || o.Signer == nil {
-		t.Errorf("trusted %d of %d, signer %v", len(o.Trusted), want, o.Signer != nil)
+	trusted, other := o.Trusted, o.NoticeOnly
+	if tt.noticeOnly {
+		trusted, other = other, trusted
+	}
+	if want := len(unique(tt.env.To)); len(trusted) != want || len(other) != 0 || o.Signer == nil {
+		t.Errorf("trusted %d, for notices only %d, of %d, signer %v", len(o.Trusted), len(o.NoticeOnly), want, o.Signer != nil)
 	}
 }
 
@@ -499,7 +505,7 @@ func TestOpen_outgoingAnchorsForNotices(t *testing.T) {
 	either := func(c *Config) { c.Notices = EitherAnchors }
 	mdn := func(*world) forge { return forge{inner: notice()} }
 	run(t, []openTest{
-		{name: "MDN, allowed", setup: oneWay, forge: mdn, cfg: either, env: envelope("", bob), want: accepted},
+		{name: "MDN, allowed", setup: oneWay, forge: mdn, cfg: either, env: envelope("", bob), want: accepted, noticeOnly: true},
 		{name: "MDN, not allowed", setup: oneWay, forge: mdn, env: envelope("", bob), want: hisp.Untrusted},
 		{name: "message", setup: oneWay, cfg: either, want: hisp.Untrusted},
 		{name: "report of another type", setup: oneWay, cfg: either, forge: func(*world) forge {
