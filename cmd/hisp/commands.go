@@ -6,6 +6,9 @@ import (
 	"github.com/hispnode/hisp/store"
 )
 
+// queueIDs is what hisp queue takes.
+const queueIDs = "ID is that of an item, or that of a message as the log and hisp send tell it: it\nmeans every item of the message."
+
 // commands is the table of all commands, in the order of the help text.
 func commands() []command {
 	return []command{
@@ -60,9 +63,9 @@ func commands() []command {
 		{"message track", "ID", "tell the life of a message, and what became of each recipient", "", needStore, messageTrack},
 
 		{"queue list", "", "list what waits", "", needStore, queueList},
-		{"queue show", "ID", "show one item", "", needStore, queueShow},
-		{"queue retry", "[ID]", "try again now", "", needStore, queueRetry},
-		{"queue drop", "ID", "give an item up and tell its sender", "", needNode, queueDrop},
+		{"queue show", "ID", "show what waits of one item or message", queueIDs, needStore, queueShow},
+		{"queue retry", "[ID]", "try again now", queueIDs, needStore, queueRetry},
+		{"queue drop", "ID", "give an item or a message up and tell its sender", queueIDs, needNode, queueDrop},
 
 		{"audit list", "", "show the audit trail", "", needStore, auditList},
 		{"audit verify", "", "check that no audit entry was changed, removed or reordered", "", needStore, auditVerify},

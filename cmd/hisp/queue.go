@@ -3,7 +3,9 @@ package main
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hispnode/hisp/hisp"
@@ -53,12 +55,12 @@ func queueList(f *flag.FlagSet) func(c *call) error {
 			if where == "" && len(it.Envelope.To) > 0 {
 				where = string(it.Envelope.To[0].Domain)
 			}
-			lines = append(lines, []string{string(r.ID), r.Work, where, strconv.Itoa(len(r.To)), strconv.Itoa(r.Attempts), c.inTime(r.Due), r.Last})
+			lines = append(lines, []string{string(r.ID), string(r.Message), r.Work, where, strconv.Itoa(len(r.To)), strconv.Itoa(r.Attempts), c.inTime(r.Due), r.Last})
 		}
 		if *asJSON {
 			return c.json(rows)
 		}
-		return c.table([]string{"id", "work", "domain", "recipients", "attempts", "due", "last error"}, lines)
+		return c.table([]string{"id", "message", "work", "domain", "recipients", "attempts", "due", "last error"}, lines)
 	}
 }
 
@@ -70,46 +72,60 @@ func (c *call) inTime(t time.Time) string {
 	return "now"
 }
 
-func (c *call) item() (hisp.Item, error) {
+// named returns the items that the only argument means: one by its own ID, or
+// all of a message by the ID that the log and hisp send tell.
+func (c *call) named() ([]hisp.Item, error) {
 	if err := c.argN("ID"); err != nil {
-		return hisp.Item{}, err
+		return nil, err
 	}
 	items, err := c.store.ListItems(c.ctx)
 	if err != nil {
-		return hisp.Item{}, err
+		return nil, err
 	}
-	for _, it := range items {
-		if string(it.ID) == c.args[0] {
-			return it, nil
-		}
+	id := hisp.ID(strings.ToUpper(c.args[0]))
+	items = slices.DeleteFunc(items, func(it hisp.Item) bool { return it.ID != id && it.Envelope.ID != id })
+	if len(items) == 0 {
+		return nil, noItem(c.args[0])
 	}
-	return hisp.Item{}, noItem(c.args[0])
+	return items, nil
 }
 
 func noItem(id string) error {
-	return hint(fmt.Errorf("no item %s", id), "hisp queue list shows what waits; what is done is told by hisp message track")
+	return hint(fmt.Errorf("nothing waits under %s", id), "hisp queue list shows what waits; what is done is told by hisp message track")
 }
 
 func queueShow(f *flag.FlagSet) func(c *call) error {
-	asJSON := f.Bool("json", false, "print JSON")
+	asJSON := f.Bool("json", false, "print a JSON list")
 	return func(c *call) error {
-		it, err := c.item()
+		items, err := c.named()
 		if err != nil {
 			return err
 		}
-		r := rowOf(it)
+		rows := make([]itemRow, 0, len(items))
+		for _, it := range items {
+			rows = append(rows, rowOf(it))
+		}
 		if *asJSON {
-			return c.json(r)
+			return c.json(rows)
 		}
-		c.printf("item      %s\nmessage   %s\nwork      %s\nfrom      %s\n", r.ID, r.Message, r.Work, r.From)
-		for _, rcpt := range r.To {
-			c.printf("to        %s\n", rcpt)
-		}
-		c.printf("created   %s\ndue       %s (%s)\nattempts  %d\n", moment(r.Created), moment(r.Due), c.inTime(r.Due), r.Attempts)
-		if r.Last != "" {
-			c.printf("last      %s\n", r.Last)
+		for i, r := range rows {
+			if i > 0 {
+				c.printf("\n")
+			}
+			c.printItem(r)
 		}
 		return nil
+	}
+}
+
+func (c *call) printItem(r itemRow) {
+	c.printf("item      %s\nmessage   %s\nwork      %s\nfrom      %s\n", r.ID, r.Message, r.Work, r.From)
+	for _, rcpt := range r.To {
+		c.printf("to        %s\n", rcpt)
+	}
+	c.printf("created   %s\ndue       %s (%s)\nattempts  %d\n", moment(r.Created), moment(r.Due), c.inTime(r.Due), r.Attempts)
+	if r.Last != "" {
+		c.printf("last      %s\n", r.Last)
 	}
 }
 
@@ -144,11 +160,10 @@ func queueRetry(f *flag.FlagSet) func(c *call) error {
 	}
 }
 
-// items returns all items, or the one that is the only argument.
+// items returns all items, or those that the only argument means.
 func (c *call) items(all bool) ([]hisp.Item, error) {
 	if !all {
-		it, err := c.item()
-		return []hisp.Item{it}, err
+		return c.named()
 	}
 	if err := c.argN(); err != nil {
 		return nil, err
@@ -169,23 +184,31 @@ func itemError(id string, err error) error {
 
 func queueDrop(*flag.FlagSet) func(c *call) error {
 	return func(c *call) error {
-		it, err := c.item()
+		items, err := c.named()
 		if err != nil {
 			return err
 		}
 		if c.node == nil {
 			return hint(errNoNode, "start it with hisp serve: the sender is told, and only a node does that")
 		}
-		return c.admin("queue drop", it.Domain, hisp.Address{}, func() error {
-			taken, err := c.store.Take(c.ctx, it.ID)
-			if err != nil {
-				return itemError(string(it.ID), err)
-			}
-			if err := c.node.Drop(c.ctx, taken); err != nil {
-				c.store.Release(taken.ID)
+		for _, it := range items {
+			if err := c.admin("queue drop", it.Domain, hisp.Address{}, func() error { return c.drop(it) }); err != nil {
 				return err
 			}
-			return nil
-		})
+		}
+		return nil
 	}
+}
+
+// drop gives one item up.
+func (c *call) drop(it hisp.Item) error {
+	taken, err := c.store.Take(c.ctx, it.ID)
+	if err != nil {
+		return itemError(string(it.ID), err)
+	}
+	if err := c.node.Drop(c.ctx, taken); err != nil {
+		c.store.Release(taken.ID)
+		return err
+	}
+	return nil
 }
