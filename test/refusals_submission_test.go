@@ -23,7 +23,7 @@ func TestRefusals_submission(t *testing.T) {
 		}
 		ca := testca.NewRoot("trial")
 		importKey(t, h, ca.Issue(expired(testca.Spec{DNS: []string{"expired.example"}})))
-		h.CLI(t, "", "key", "retire", importKey(t, h, ca.Issue(testca.Spec{DNS: []string{"retired.example"}})))
+		h.CLI(t, "", "key", "retire", "-force", importKey(t, h, ca.Issue(testca.Spec{DNS: []string{"retired.example"}})))
 		w.dns.Add(t, "bare.example. 60 IN MX 10 mail.partner.example.")
 	})
 	w.stillPasses(t)

@@ -199,7 +199,8 @@ func needsPassword(data []byte) bool {
 	return !strings.Contains(text, "-----BEGIN ") || strings.Contains(text, "ENCRYPTED")
 }
 
-func keyRetire(*flag.FlagSet) func(c *call) error {
+func keyRetire(f *flag.FlagSet) func(c *call) error {
+	force := f.Bool("force", false, "retire the last key as well")
 	return func(c *call) error {
 		if err := c.argN("ID"); err != nil {
 			return err
@@ -209,10 +210,46 @@ func keyRetire(*flag.FlagSet) func(c *call) error {
 			return err
 		}
 		return c.admin("key retire", key.Owner.Domain, key.Owner, func() error {
+			if !*force {
+				if err := c.replaced(key); err != nil {
+					return err
+				}
+			}
 			_, err := c.keys.Retire(c.ctx, key.ID)
 			return err
 		})
 	}
+}
+
+// replaced is an error unless other keys do what key does: those of its owner
+// or, for an address, those of its domain.
+func (c *call) replaced(key keystore.Listed) error {
+	all, err := c.keys.List(c.ctx, hisp.Address{})
+	if err != nil || !inUse(key) {
+		return err
+	}
+	var signs, decrypts bool
+	for _, k := range all {
+		if k.ID == key.ID || !inUse(k) || k.Owner != key.Owner && k.Owner != (hisp.Address{Domain: key.Owner.Domain}) {
+			continue
+		}
+		signs = signs || k.Role != store.RoleEncrypt
+		decrypts = decrypts || k.Role != store.RoleSign
+	}
+	owner := ownerText(key.Owner)
+	const next = "hisp key csr makes the next one first; -force retires it all the same"
+	switch {
+	case key.Role != store.RoleEncrypt && !signs:
+		return hint(fmt.Errorf("it is the last key that signs for %s: without it nothing can be sent", owner), next)
+	case key.Role != store.RoleSign && !decrypts:
+		return hint(fmt.Errorf("it is the last key that others can encrypt to for %s: without it nobody can write to them", owner), next)
+	}
+	return nil
+}
+
+// inUse tells whether others encrypt to a key, or it signs, today.
+func inUse(k keystore.Listed) bool {
+	return k.State == keystore.StateActive || k.State == keystore.StateExpiring
 }
 
 func keyRemove(f *flag.FlagSet) func(c *call) error {
@@ -291,11 +328,16 @@ func keyList(f *flag.FlagSet) func(c *call) error {
 	}
 }
 
-func keyRowOf(k keystore.Listed) keyRow {
-	r := keyRow{ID: k.ID, Owner: string(k.Owner.Domain), Role: string(k.Role), State: string(k.State), Created: k.Created}
-	if k.Owner.Local != "" {
-		r.Owner = k.Owner.AddrSpec()
+// ownerText names the owner of a key: an address, or a domain.
+func ownerText(owner hisp.Address) string {
+	if owner.Local == "" {
+		return string(owner.Domain)
 	}
+	return owner.AddrSpec()
+}
+
+func keyRowOf(k keystore.Listed) keyRow {
+	r := keyRow{ID: k.ID, Owner: ownerText(k.Owner), Role: string(k.Role), State: string(k.State), Created: k.Created}
 	if !k.Retired.IsZero() {
 		r.Retired = &k.Retired
 	}
