@@ -28,7 +28,8 @@ const (
 	maxCallers      = 16             // commands at one time
 	maxFrame        = maxFile + 1<<20
 	frameTimeout    = 30 * time.Second // to write one frame, or to send the request
-	maxSocketPath   = 100              // octets; the kernel takes 107
+	acceptPause     = 100 * time.Millisecond
+	maxSocketPath   = 100 // octets; the kernel takes 107
 )
 
 // frameKind is the first octet of a frame; a length of four octets and the
@@ -167,7 +168,16 @@ func (s *controlServer) serve(ctx context.Context, l net.Listener) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("control socket: %w", err)
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("control socket: %w", err)
+			}
+			// Out of file descriptors or memory: messages are what must go on.
+			s.log.Warn("cannot accept", "op", "control", "err", err)
+			select {
+			case <-time.After(acceptPause):
+			case <-ctx.Done():
+			}
+			continue
 		}
 		select {
 		case room <- struct{}{}:

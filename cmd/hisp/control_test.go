@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -149,6 +150,63 @@ func TestControl_panic(t *testing.T) {
 		if string(code) != "1" || !strings.Contains(said, "its log says more") {
 			t.Errorf("exit %s, stderr %q", code, said)
 		}
+	}
+}
+
+// tiredListener has nothing left to accept with, as often as errs says, before
+// it goes on.
+type tiredListener struct {
+	net.Listener
+	errs []error
+}
+
+func (l *tiredListener) Accept() (net.Conn, error) {
+	if len(l.errs) == 0 {
+		return l.Listener.Accept()
+	}
+	err := l.errs[0]
+	l.errs = l.errs[1:]
+	return nil, &net.OpError{Op: "accept", Net: "unix", Err: os.NewSyscallError("accept4", err)}
+}
+
+// A node without a file descriptor to spare goes on, and so does its control
+// socket when there is one again.
+func TestControl_acceptErrorsPass(t *testing.T) {
+	dir, b := testNode(t)
+	inner, err := listenControl(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &tiredListener{inner, []error{syscall.EMFILE, syscall.ENFILE, syscall.ECONNABORTED, syscall.ENOBUFS, syscall.ENOMEM}}
+	cfg := &config{path: filepath.Join(dir, "hisp.toml"), Data: dir}
+	var logged bytes.Buffer
+	s := &controlServer{config: func() *config { return cfg }, backend: b, log: slog.New(slog.NewTextHandler(&logged, nil))}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.serve(ctx, l) }()
+	if code, said := expect(t, dialControl(t, dir, request("domain", "list")), frameExit); string(code) != "0" {
+		t.Errorf("exit %s, stderr %q", code, said)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+	if !strings.Contains(logged.String(), "cannot accept") {
+		t.Errorf("logged %q, want that it cannot accept", logged.String())
+	}
+}
+
+// A listener that was closed by somebody else accepts nothing ever again.
+func TestControl_closedListenerEndsIt(t *testing.T) {
+	dir, b := testNode(t)
+	l, err := listenControl(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	s := &controlServer{backend: b, log: slog.New(slog.DiscardHandler)}
+	if err := s.serve(t.Context(), l); err == nil {
+		t.Error("serve on a closed listener = nil, want an error")
 	}
 }
 
