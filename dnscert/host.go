@@ -3,8 +3,10 @@ package dnscert
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -91,8 +93,8 @@ func (r *Resolver) addrs(ctx context.Context, name string) ([]netip.Addr, error)
 		six  *answer
 		err6 error
 	)
-	wg.Go(func() { six, err6 = r.resolve(ctx, question{name, dns.TypeAAAA}) })
-	four, err4 := r.resolve(ctx, question{name, dns.TypeA})
+	wg.Go(func() { six, err6 = r.contained(ctx, question{name, dns.TypeAAAA}) })
+	four, err4 := r.contained(ctx, question{name, dns.TypeA})
 	wg.Wait()
 	var addrs []netip.Addr
 	for _, ans := range []*answer{four, six} {
@@ -104,6 +106,19 @@ func (r *Resolver) addrs(ctx context.Context, name string) ([]netip.Addr, error)
 		return nil, cmp.Or(err4, err6)
 	}
 	return addrs[:min(len(addrs), maxAddrs)], nil
+}
+
+// contained is resolve for a goroutine of its own, where a panic over what a
+// stranger's zone says would end the process, and again after each start.
+func (r *Resolver) contained(ctx context.Context, q question) (ans *answer, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			// The value of a panic may quote input; its type and the stack do not.
+			err = fmt.Errorf("panic of type %T", v)
+			r.log.Error("panic contained", "op", "dnscert.LookupAddrs", "err", err, "stack", string(debug.Stack()))
+		}
+	}()
+	return r.resolve(ctx, q)
 }
 
 func addrsOf(rrs []dns.RR) []netip.Addr {

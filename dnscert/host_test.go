@@ -1,7 +1,10 @@
 package dnscert
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -156,5 +159,22 @@ func TestIsPublic(t *testing.T) {
 func TestNewResolver_systemServers(t *testing.T) {
 	if _, err := NewResolver(ResolverConfig{}); err != nil && hisp.KindOf(err) != hisp.Malformed {
 		t.Errorf("err = %v, want nil or Malformed", err)
+	}
+}
+
+// A panic over what a stranger's zone says is an answer that nobody got, and
+// not the end of the process: the same answer would end it again at each start.
+func TestLookupAddrs_panicContained(t *testing.T) {
+	const canary = "CANARY-host"
+	var logged bytes.Buffer
+	r := newTestResolver(t, nil, testdns.New(t))
+	r.clock = func() time.Time { panic(canary) }
+	r.log = slog.New(hisp.NewLogHandler(slog.NewTextHandler(&logged, nil)))
+	_, err := r.LookupAddrs(t.Context(), "mx.b.example")
+	if !errors.Is(err, hisp.Temporary) {
+		t.Errorf("LookupAddrs = %v, want Temporary", err)
+	}
+	if text := logged.String() + fmt.Sprint(err); strings.Contains(text, canary) || !strings.Contains(text, "panic of type string") {
+		t.Errorf("log and error are %s, want the panic without its value", text)
 	}
 }
