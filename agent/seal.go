@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -199,11 +201,24 @@ func (a *Agent) lookUp(ctx context.Context, rcpts []hisp.Address) []lookup {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			found[i].certs, found[i].err = a.cfg.Resolver.LookupCerts(ctx, rcpt.Base())
+			found[i] = a.lookUpOne(ctx, rcpt.Base())
 		})
 	}
 	wg.Wait()
 	return found
+}
+
+// lookUpOne contains a panic over what a stranger publishes: in a goroutine of
+// its own it would end the process, and again after each start.
+func (a *Agent) lookUpOne(ctx context.Context, rcpt hisp.Address) (l lookup) {
+	defer func() {
+		if v := recover(); v != nil {
+			// The value of a panic may quote input; its type and the stack do not.
+			l = lookup{err: refuse(opSeal, hisp.Internal, "", fmt.Errorf("panic of type %T\n%s", v, debug.Stack()))}
+		}
+	}()
+	l.certs, l.err = a.cfg.Resolver.LookupCerts(ctx, rcpt)
+	return l
 }
 
 // maxCerts bounds the certificates of one recipient that are tried.

@@ -158,6 +158,34 @@ func TestSeal_groupsByDomain(t *testing.T) {
 	}
 }
 
+// panickingResolver cannot stand one domain.
+type panickingResolver struct {
+	hisp.CertResolver
+	bad hisp.Domain
+}
+
+func (r panickingResolver) LookupCerts(ctx context.Context, a hisp.Address) ([]hisp.Cert, error) {
+	if a.Domain == r.bad {
+		panic("CANARY in a certificate of " + a.AddrSpec())
+	}
+	return r.CertResolver.LookupCerts(ctx, a)
+}
+
+// A panic over what one recipient's domain publishes concerns that recipient
+// and neither the others nor the process.
+func TestSeal_resolverPanics(t *testing.T) {
+	w := newWorld()
+	a := w.agent(t, func(c *Config) { c.Resolver = panickingResolver{w, "bad.example"} })
+	s := seal(t, a, envelope(alice, "x@bad.example", bob), letter("Cc: x@bad.example\n"))
+	if len(s.Copies) != 1 || len(s.Rejected) != 1 {
+		t.Fatalf("%d copies and %d rejected, want 1 and 1", len(s.Copies), len(s.Rejected))
+	}
+	wantKind(t, s.Rejected[0].Err, hisp.Temporary)
+	if text := s.Rejected[0].Err.Error(); strings.Contains(text, "CANARY") || !strings.Contains(text, "panic of type string") {
+		t.Errorf("error = %q, want the panic without its value", text)
+	}
+}
+
 // A domain with more certificates than one copy takes gets several copies,
 // and recipients who share one do not count twice.
 func TestSeal_manyRecipients(t *testing.T) {
