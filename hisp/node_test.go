@@ -56,10 +56,13 @@ func TestNode_dispatchedRoundTrip(t *testing.T) {
 	must(t, hospital.submit(msg, house, nurse))
 	eventually(t, "track succeeds", func() bool { return track(t, hospital, msg, nurse).Final == hisp.Succeeded })
 	quiet(t, hospital, clinic)
-	if got := clinic.inbox(nurse); len(got) != 1 || got[0] != string(msg.Bytes()) {
-		t.Errorf("the clinic has %d messages, want the one sent, octet for octet", len(got))
+	if got := clinic.inbox(nurse); len(got) != 1 || got[0] != "Return-Path: <"+house+">\r\n"+string(msg.Bytes()) {
+		t.Errorf("the clinic has %d messages, want the one sent, octet for octet behind its Return-Path", len(got))
 	}
 	got := hospital.inbox(house)
+	if len(got) == 1 && !strings.HasPrefix(got[0], "Return-Path: <>\r\n") {
+		t.Errorf("the notice begins with %.40q, want the null sender", got[0])
+	}
 	if len(got) != 1 || !strings.Contains(got[0], "automatic-action/MDN-sent-automatically;dispatched\r\n") ||
 		!strings.Contains(got[0], "X-DIRECT-FINAL-DESTINATION-DELIVERY") {
 		t.Errorf("the sender's mailbox has %d messages, want the dispatched notice only: %q", len(got), got)
@@ -607,7 +610,7 @@ func TestSubmit_completesHeader(t *testing.T) {
 	must(t, hospital.submit(hisp.NewMessage([]byte("From: "+house+"\r\nTo: "+nurse+"\r\n\r\nhi\r\n")), house, nurse))
 	eventually(t, "nurse has it", func() bool { return len(clinic.inbox(nurse)) == 1 })
 	got := clinic.inbox(nurse)[0]
-	if !strings.HasPrefix(got, "Message-ID: <") || !strings.Contains(got, "\r\nDate: ") || !strings.HasSuffix(got, "\r\n\r\nhi\r\n") {
+	if !strings.HasPrefix(got, "Return-Path: <"+house+">\r\nMessage-ID: <") || !strings.Contains(got, "\r\nDate: ") || !strings.HasSuffix(got, "\r\n\r\nhi\r\n") {
 		t.Errorf("delivered %q", got)
 	}
 }

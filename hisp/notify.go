@@ -153,7 +153,7 @@ func (n *Node) addFailureNotice(ctx context.Context, s *Step, sender Address, tr
 	if err == nil {
 		var raw []byte
 		if raw, err = n.composeFailure(sender, tracks, failed, now); err == nil {
-			s.Deliver = append(s.Deliver, Delivery{ID: NewID(now), Recipient: sender, Message: NewMessage(raw), Received: now})
+			s.Deliver = append(s.Deliver, Delivery{ID: NewID(now), Recipient: sender, Message: withReturnPath(Address{}, NewMessage(raw)), Received: now})
 		}
 	}
 	if err != nil {

@@ -142,6 +142,7 @@ func (n *Node) deliverStep(ctx context.Context, item Item, sealed []Address, ope
 	}
 	var notices []notice
 	requested := mdn.Requested(h.raw).FinalDestination
+	mail := withReturnPath(item.Envelope.From, opened.Message) // one for all, so that it is stored once
 	for _, rcpt := range opened.Trusted {
 		fresh, err := n.remember(ctx, &s, opened.Message, opened.From, rcpt)
 		if err != nil {
@@ -151,7 +152,7 @@ func (n *Node) deliverStep(ctx context.Context, item Item, sealed []Address, ope
 			s.Audit = append(s.Audit, n.deliverRecord(item, opened, rcpt, OutcomeRefused, detailDuplicate))
 			continue
 		}
-		more, err := n.deliverTo(ctx, &s, item, opened, rcpt, requested)
+		more, err := n.deliverTo(ctx, &s, item, opened, mail, rcpt, requested)
 		if err != nil {
 			return s, err
 		}
@@ -208,14 +209,14 @@ func (n *Node) remember(ctx context.Context, s *Step, msg Message, from, rcpt Ad
 // deliverTo adds one mailbox copy and says which notices it is worth. A
 // message that was accepted but cannot be delivered is answered processed and
 // then failed, asked or not (rows DN-05, DN-06).
-func (n *Node) deliverTo(ctx context.Context, s *Step, item Item, opened Opened, rcpt Address, requested bool) ([]notice, error) {
+func (n *Node) deliverTo(ctx context.Context, s *Step, item Item, opened Opened, mail Message, rcpt Address, requested bool) ([]notice, error) {
 	from := rcpt
 	acct, err := n.Directory.Account(ctx, rcpt)
 	if err == nil {
 		// Without +tag: an address-bound certificate signs for the account's
 		// own address only.
 		from = acct.Address
-		err = n.Directory.Room(ctx, acct.Address, opened.Message.Size())
+		err = n.Directory.Room(ctx, acct.Address, mail.Size())
 	}
 	notices := []notice{{rcpt, from, mdn.Processed, textProcessed}}
 	switch {
@@ -228,7 +229,7 @@ func (n *Node) deliverTo(ctx context.Context, s *Step, item Item, opened Opened,
 	default:
 		return nil, err
 	}
-	s.Deliver = append(s.Deliver, Delivery{ID: item.Envelope.ID, Recipient: rcpt, Message: opened.Message, Received: item.Envelope.Received})
+	s.Deliver = append(s.Deliver, Delivery{ID: item.Envelope.ID, Recipient: rcpt, Message: mail, Received: item.Envelope.Received})
 	s.Audit = append(s.Audit, n.deliverRecord(item, opened, rcpt, OutcomeOK, ""))
 	if requested {
 		notices = append(notices, notice{rcpt, from, mdn.Dispatched, textDispatched})

@@ -129,6 +129,7 @@ func (n *Node) applyVerdicts(ctx context.Context, s *Step, item Item, opened Ope
 
 // forwardNotice delivers a notice to people as it came, once.
 func (n *Node) forwardNotice(ctx context.Context, s *Step, item Item, opened Opened, to []Address) error {
+	mail := withReturnPath(item.Envelope.From, opened.Message)
 	for _, rcpt := range to {
 		fresh, err := n.remember(ctx, s, opened.Message, opened.From, rcpt)
 		if err != nil {
@@ -138,7 +139,7 @@ func (n *Node) forwardNotice(ctx context.Context, s *Step, item Item, opened Ope
 			s.Audit = append(s.Audit, n.deliverRecord(item, opened, rcpt, OutcomeRefused, detailDuplicate))
 			continue
 		}
-		if _, err := n.deliverTo(ctx, s, item, opened, rcpt, false); err != nil {
+		if _, err := n.deliverTo(ctx, s, item, opened, mail, rcpt, false); err != nil {
 			return err
 		}
 	}
