@@ -63,10 +63,33 @@ func privateOf(p hisp.AuditPrivate) *auditPrivate {
 	return &row
 }
 
+// text names what of p is there.
+func (p *auditPrivate) text() string {
+	if p == nil {
+		return ""
+	}
+	var parts []string
+	add := func(name, value string) {
+		if value != "" {
+			parts = append(parts, name+" "+value)
+		}
+	}
+	add("account", p.Account)
+	from := p.From
+	if from == "" && len(p.To) > 0 {
+		from = "<>"
+	}
+	add("from", from)
+	add("to", strings.Join(p.To, " "))
+	add("message-id", p.MessageID)
+	add("peer", p.Peer)
+	return strings.Join(parts, ", ")
+}
+
 func auditList(f *flag.FlagSet) func(c *call) error {
 	asJSON := f.Bool("json", false, "print JSON")
-	last := f.Uint64("last", 50, "`how many` of the newest entries to look at; 0 means all")
-	from := f.Uint64("from", 0, "begin with this sequence `number`")
+	last := f.Uint64("last", 50, "`how many` of the newest entries that match; 0 means all")
+	from := f.Uint64("from", 0, "all from this sequence `number` on, whatever -last says")
 	event := f.String("event", "", "only this `event`: accept, seal, send, receive, open, reject, deliver, notify, login, admin, expire")
 	domain := f.String("domain", "", "only this other `domain`")
 	private := f.Bool("private", false, "show names of people and Message-IDs too; that is audited")
@@ -83,23 +106,23 @@ func auditList(f *flag.FlagSet) func(c *call) error {
 				return err
 			}
 		}
-		begin := max(*from, 1)
-		if *from == 0 && *last > 0 && head.Seq > *last {
-			begin = head.Seq - *last + 1
+		q := auditQuery{first: max(*from, 1), end: head.Seq, match: func(r hisp.AuditRecord) bool {
+			return (*event == "" || *event == string(r.Event)) && (*domain == "" || *domain == string(r.Domain))
+		}}
+		if *from == 0 {
+			q.last = *last
 		}
-		rows := []auditRow{}
-		err = c.store.ReadAudit(c.ctx, begin, func(e store.AuditEntry) bool {
-			if (*event == "" || *event == string(e.Record.Event)) && (*domain == "" || *domain == string(e.Record.Domain)) {
-				row := auditRowOf(e)
-				if *private {
-					row.Private = privateOf(e.Record.Private)
-				}
-				rows = append(rows, row)
-			}
-			return true
-		})
+		entries, err := q.read(c)
 		if err != nil {
 			return err
+		}
+		rows := make([]auditRow, 0, len(entries))
+		for _, e := range entries {
+			row := auditRowOf(e)
+			if *private {
+				row.Private = privateOf(e.Record.Private)
+			}
+			rows = append(rows, row)
 		}
 		if *asJSON {
 			return c.json(rows)
@@ -108,13 +131,50 @@ func auditList(f *flag.FlagSet) func(c *call) error {
 	}
 }
 
+// auditQuery is what of the trail is asked for.
+type auditQuery struct {
+	first, end uint64 // sequence numbers
+	last       uint64 // how many of the newest that match, 0 is all
+	match      func(hisp.AuditRecord) bool
+}
+
+// auditBlock is how many entries are read at a time, from the end backwards: the
+// newest of a long trail are found without reading all of it.
+const auditBlock = 4096
+
+func (q auditQuery) read(c *call) ([]store.AuditEntry, error) {
+	var found []store.AuditEntry
+	for end := q.end; end >= q.first; {
+		begin := q.first
+		if q.last > 0 && end-q.first >= auditBlock {
+			begin = end - auditBlock + 1
+		}
+		var block []store.AuditEntry
+		err := c.store.ReadAudit(c.ctx, begin, func(e store.AuditEntry) bool {
+			if e.Seq <= end && q.match(e.Record) {
+				block = append(block, e)
+			}
+			return e.Seq < end
+		})
+		if err != nil {
+			return nil, err
+		}
+		found = append(block, found...)
+		if q.last > 0 && uint64(len(found)) >= q.last {
+			return found[uint64(len(found))-q.last:], nil
+		}
+		end = begin - 1
+	}
+	return found, nil
+}
+
 func (c *call) auditTable(rows []auditRow) error {
 	heading := []string{"seq", "time", "event", "outcome", "message", "domain", "what"}
 	var lines [][]string
 	for _, r := range rows {
 		what := strings.TrimSuffix(strings.TrimPrefix(r.Kind+", "+r.Detail, ", "), ", ")
-		if p := r.Private; p != nil {
-			what += fmt.Sprintf(" [%s %s > %s %s]", p.Account, p.From, strings.Join(p.To, " "), p.MessageID)
+		if who := r.Private.text(); who != "" {
+			what += " [" + who + "]"
 		}
 		lines = append(lines, []string{strconv.FormatUint(r.Seq, 10), moment(r.Time), r.Event, r.Outcome, string(r.Message), string(r.Domain), what})
 	}
@@ -159,6 +219,9 @@ func auditVerify(f *flag.FlagSet) func(c *call) error {
 			err = v.readStore(c)
 		} else {
 			err = c.verifyExport(&v, *file)
+			if want.Seq == 0 {
+				c.notef("hisp: note: only -head SEQ:HASH, noted elsewhere, shows that the export goes on to the end\n")
+			}
 		}
 		if err != nil {
 			return err
@@ -258,7 +321,10 @@ func (c *call) verifyExport(v *chainVerifier, name string) error {
 		}
 		v.next(e)
 	}
-	return lines.Err()
+	if err := lines.Err(); err != nil || v.chain.Head().Seq > 0 || len(v.findings) > 0 {
+		return err
+	}
+	return hint(fmt.Errorf("%s: no entries in it", name), "hisp audit export makes one; if it was one, it is cut off")
 }
 
 // parseHead reads "SEQ:HASH"; "" is no head.
