@@ -4,15 +4,35 @@ import (
 	"flag"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/store"
 )
 
+// postmaster is whom every domain that takes mail has (RFC 5321 §4.5.1).
+const postmaster = "postmaster"
+
+// newDomain reads a domain that is to be hosted: one that DNS can delegate to
+// us has a dot.
+func newDomain(text string) (hisp.Domain, error) {
+	d, err := hisp.ParseDomain(text)
+	if err != nil {
+		return d, usagef("%q is not a domain", text)
+	}
+	if !strings.Contains(string(d), ".") {
+		return d, hint(usagef("%q is not a whole domain", text), "write it as others do behind the @, such as clinic.org")
+	}
+	return d, nil
+}
+
 func domainAdd(*flag.FlagSet) func(c *call) error {
 	return func(c *call) error {
-		d, err := c.oneDomain()
+		if err := c.argN("DOMAIN"); err != nil {
+			return err
+		}
+		d, err := newDomain(c.args[0])
 		if err != nil {
 			return err
 		}
@@ -25,7 +45,7 @@ func domainAdd(*flag.FlagSet) func(c *call) error {
 		if err != nil {
 			return err
 		}
-		c.notef("next: hisp account add NAME@%s, hisp key trial %s or hisp key csr %s, hisp anchor add %s FILE, hisp dns records %s\n", d, d, d, d, d)
+		c.notef("next: hisp account add NAME@%s and %s@%s, hisp key trial %s or hisp key csr %s, hisp anchor add %s FILE, hisp dns records %s\n", d, postmaster, d, d, d, d, d)
 		return nil
 	}
 }

@@ -72,6 +72,10 @@ func (o initFlags) run(c *call) error {
 	if c.backend, err = makeBackend(c.config, quietLog(), time.Now); err != nil {
 		return err
 	}
+	// Where the certificate goes is there before it comes.
+	if err := os.MkdirAll(filepath.Dir(c.config.resolve(c.config.TLS.Key)), 0o700); err != nil {
+		return errors.Join(fileError(err), c.backend.Close())
+	}
 	password, err := o.fill(c, domain, account)
 	if err = errors.Join(err, c.backend.Close()); err != nil {
 		return err
@@ -83,8 +87,8 @@ func (o initFlags) run(c *call) error {
 // names checks the names in the flags before anything is written.
 func (o initFlags) names() (domain hisp.Domain, account hisp.Address, err error) {
 	if *o.domain != "" {
-		if domain, err = hisp.ParseDomain(*o.domain); err != nil {
-			return "", account, usagef("-domain: %q is not a domain", *o.domain)
+		if domain, err = newDomain(*o.domain); err != nil {
+			return "", account, err
 		}
 	}
 	if *o.account != "" {
@@ -263,9 +267,13 @@ func (o initFlags) explain(c *call, domain hisp.Domain, account hisp.Address, pa
 	if account.IsZero() {
 		add("account add NAME@"+name, "make an account")
 	}
+	if !strings.EqualFold(account.Local, postmaster) {
+		add("account add -generate "+postmaster+"@"+name, "answers to what the node sends, and partners' questions, arrive there")
+	}
 	if !*o.trial {
 		next = append(next, fmt.Sprintf("%-60s %s", "put certificate and key for "+c.config.Hostname+" at", path(c.config.TLS.Certificate)+" and "+path(c.config.TLS.Key)))
 		add("key csr "+name, "ask your CA for the domain's certificate")
+		add("key install FILE", "take in what the CA sends back")
 	}
 	add("anchor add "+name+" FILE", "trust a partner's CA")
 	add("dns records "+name, "what to publish in DNS")
