@@ -3,6 +3,8 @@ package main
 import (
 	"flag"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/store"
@@ -15,6 +17,9 @@ func backupCommand(*flag.FlagSet) func(c *call) error {
 			return err
 		}
 		dir := c.path(c.args[0])
+		if data := c.config.resolve(c.config.Data); within(data, dir) {
+			return hint(fmt.Errorf("%s is inside the data folder", dir), "a backup is to outlive the data folder: give it a folder elsewhere, best on another disk")
+		}
 		err := c.audited("backup", "", hisp.Address{}, func() error { return c.store.Backup(c.ctx, dir) })
 		if err != nil && hisp.KindOf(err) == hisp.Conflict {
 			return hint(fmt.Errorf("%s is not empty", dir), "give each backup a folder of its own")
@@ -25,6 +30,26 @@ func backupCommand(*flag.FlagSet) func(c *call) error {
 		c.printf("%s\n", dir)
 		c.notef("the master key is not in it: keep a copy of it elsewhere; hisp restore makes a data folder from a backup\n")
 		return nil
+	}
+}
+
+// within tells whether path, which need not exist, is folder or inside it, by
+// whatever name or symbolic link.
+func within(folder, path string) bool {
+	want, err := os.Stat(folder)
+	if err != nil {
+		return false
+	}
+	for path = filepath.Clean(path); ; path = filepath.Dir(path) {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		}
+		if info, err := os.Stat(path); err == nil && os.SameFile(info, want) {
+			return true
+		}
+		if path == filepath.Dir(path) {
+			return false
+		}
 	}
 }
 
