@@ -202,8 +202,11 @@ func (c *call) envelope(from, to addressList) (hisp.Envelope, hisp.Message, erro
 	if err := c.argN(); err != nil {
 		return env, hisp.Message{}, err
 	}
-	if len(from) != 1 || len(to) == 0 {
+	switch {
+	case len(from) != 1:
 		return env, hisp.Message{}, usagef("give one -from and at least one -to")
+	case len(to) == 0:
+		return env, hisp.Message{}, usagef("give at least one -to")
 	}
 	limit := c.config.Limits.MessageSize
 	raw, err := io.ReadAll(io.LimitReader(c.front, limit+1))
