@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -58,10 +59,36 @@ func generatePassword() string {
 	return strings.Join(groups, "-")
 }
 
+// sizeFlag is a flag for a size: a number, or one with k, M or G behind it.
+type sizeFlag int64
+
+const quotaUsage = "`octets` the mailbox may hold, such as 500M (k, M and G are powers of 1024); 0 is unlimited"
+
+// String implements flag.Value.
+func (o *sizeFlag) String() string { return "" }
+
+// Set implements flag.Value.
+func (o *sizeFlag) Set(s string) error {
+	shift := 0
+	for i, unit := range []string{"k", "M", "G"} {
+		if number, ok := strings.CutSuffix(s, unit); ok {
+			s, shift = number, 10*(i+1)
+			break
+		}
+	}
+	n, err := strconv.ParseUint(s, 10, 63-shift)
+	if err != nil {
+		return errors.New("not a size such as 500000, 10k, 500M or 2G")
+	}
+	*o = sizeFlag(n << shift)
+	return nil
+}
+
 func accountAdd(f *flag.FlagSet) func(c *call) error {
 	password := newPasswordFlags(f)
 	none := f.Bool("no-password", false, "no password: only client certificates log in")
-	quota := f.Int64("quota", 0, "`octets` the mailbox may hold, 0 is unlimited")
+	var quota sizeFlag
+	f.Var(&quota, "quota", quotaUsage)
 	passThrough := f.Bool("pass-through", false, "deliver messages still sealed: the account holds its own keys")
 	return func(c *call) error {
 		addr, err := c.oneAddress()
@@ -74,7 +101,7 @@ func accountAdd(f *flag.FlagSet) func(c *call) error {
 		if _, err := c.store.GetAccount(c.ctx, addr); err == nil {
 			return hint(errors.New("the account is there already"), "hisp account password changes its password")
 		}
-		rec := store.AccountRecord{Account: hisp.Account{Address: addr, Quota: *quota, PassThrough: *passThrough}, Created: c.clock().UTC()}
+		rec := store.AccountRecord{Account: hisp.Account{Address: addr, Quota: int64(quota), PassThrough: *passThrough}, Created: c.clock().UTC()}
 		var generated string
 		if !*none {
 			if rec.PasswordHash, generated, err = password.hash(c); err != nil {
@@ -135,22 +162,23 @@ func accountSwitch(what string, set func(a *store.AccountRecord)) func(*flag.Fla
 
 // accountSet changes what has a value.
 func accountSet(f *flag.FlagSet) func(c *call) error {
-	quota := f.Int64("quota", -1, "`octets` the mailbox may hold, 0 is unlimited")
+	quota := sizeFlag(-1)
+	f.Var(&quota, "quota", quotaUsage)
 	passThrough := f.String("pass-through", "", "`on` or off: deliver messages still sealed")
 	return func(c *call) error {
 		addr, err := c.oneAddress()
 		if err != nil {
 			return err
 		}
-		if *quota < 0 && *passThrough == "" {
+		if quota < 0 && *passThrough == "" {
 			return usagef("nothing to set: give -quota or -pass-through")
 		}
 		if !slices.Contains([]string{"", "on", "off"}, *passThrough) {
 			return usagef("-pass-through is on or off")
 		}
 		return c.changeAccount("account set", addr, func(a *store.AccountRecord) error {
-			if *quota >= 0 {
-				a.Quota = *quota
+			if quota >= 0 {
+				a.Quota = int64(quota)
 			}
 			if *passThrough != "" {
 				a.PassThrough = *passThrough == "on"
