@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,7 +29,7 @@ type backend struct {
 	keys     *keystore.Keys
 	resolver *dnscert.Resolver
 	verifier *trust.Verifier
-	agent    *agent.Agent
+	agent    *liveAgent
 	node     *hisp.Node // nil unless serving
 	clock    hisp.Clock
 	live     atomic.Pointer[config] // in force; a serving node changes it on SIGHUP
@@ -82,8 +83,23 @@ func newBackend(c config, st *bolt.Store, log *slog.Logger, clock hisp.Clock) (*
 	if b.resolver, err = dnscert.NewResolver(resolving); err != nil {
 		return nil, err
 	}
-	b.agent, err = agent.New(b.agentConfig(c, clock))
+	b.agent = &liveAgent{}
+	now, err := agent.New(b.agentConfig(c, clock))
+	b.agent.now.Store(now)
 	return b, err
+}
+
+// liveAgent is the agent of the configuration in force.
+type liveAgent struct{ now atomic.Pointer[agent.Agent] }
+
+// Seal implements hisp.Agent.
+func (l *liveAgent) Seal(ctx context.Context, env hisp.Envelope, msg hisp.Message) (hisp.Sealed, error) {
+	return l.now.Load().Seal(ctx, env, msg)
+}
+
+// Open implements hisp.Agent.
+func (l *liveAgent) Open(ctx context.Context, env hisp.Envelope, msg hisp.Message) (hisp.Opened, error) {
+	return l.now.Load().Open(ctx, env, msg)
 }
 
 // agentConfig is the agent of the configuration at the given clock.
@@ -98,6 +114,39 @@ func (b *backend) agentConfig(c config, clock hisp.Clock) agent.Config {
 
 // Close closes the store.
 func (b *backend) Close() error { return b.store.Close() }
+
+// audited runs one act of an operator between two audit records: that it was
+// begun, without which it does not happen, and how it ended, without which it is
+// not reported done. what is constant text; domain and account say whom it is
+// about.
+func (b *backend) audited(ctx context.Context, what string, domain hisp.Domain, account hisp.Address, act func() error) error {
+	rec := b.adminRecord(what, hisp.OutcomeBegun)
+	rec.Domain, rec.Private.Account = domain, account
+	if err := b.store.Record(ctx, rec); err != nil {
+		return fmt.Errorf("nothing done, the audit trail cannot be written: %w", err)
+	}
+	err := act()
+	rec.Time, rec.Outcome = b.clock().UTC(), hisp.OutcomeOK
+	if err != nil {
+		rec.Outcome = hisp.OutcomeFailed
+		var known *hisp.Error
+		if errors.As(err, &known) {
+			rec.Kind = known.Kind.Error()
+		}
+	}
+	// The act is over: its record is written even when the caller has gone.
+	if auditErr := b.store.Record(context.WithoutCancel(ctx), rec); auditErr != nil {
+		return errors.Join(err, fmt.Errorf("done, but the end is not in the audit trail: %w", auditErr))
+	}
+	return err
+}
+
+func (b *backend) adminRecord(what string, outcome hisp.AuditOutcome) hisp.AuditRecord {
+	return hisp.AuditRecord{
+		Time: b.clock().UTC(), Event: hisp.AuditAdmin, Outcome: outcome, Detail: what,
+		Private: hisp.AuditPrivate{Auth: hisp.AuthLocal},
+	}
+}
 
 // peerOptions says how to encrypt to a domain: the peer's own settings before
 // those of [agent].

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -113,30 +112,7 @@ func (c *call) admin(what string, domain hisp.Domain, account hisp.Address, act 
 	})
 }
 
-// audited runs one act of an operator between two audit records: that it was
-// begun, without which it does not happen, and how it ended, without which it is
-// not reported done. what is constant text; domain and account say whom it is
-// about.
+// audited is backend.audited for the caller.
 func (c *call) audited(what string, domain hisp.Domain, account hisp.Address, act func() error) error {
-	rec := hisp.AuditRecord{
-		Time: c.clock().UTC(), Event: hisp.AuditAdmin, Domain: domain, Outcome: hisp.OutcomeBegun, Detail: what,
-		Private: hisp.AuditPrivate{Account: account, Auth: hisp.AuthLocal},
-	}
-	if err := c.store.Record(c.ctx, rec); err != nil {
-		return fmt.Errorf("nothing done, the audit trail cannot be written: %w", err)
-	}
-	err := act()
-	rec.Time, rec.Outcome = c.clock().UTC(), hisp.OutcomeOK
-	if err != nil {
-		rec.Outcome = hisp.OutcomeFailed
-		var known *hisp.Error
-		if errors.As(err, &known) {
-			rec.Kind = known.Kind.Error()
-		}
-	}
-	// The act is over: its record is written even when the caller has gone.
-	if auditErr := c.store.Record(context.WithoutCancel(c.ctx), rec); auditErr != nil {
-		return errors.Join(err, fmt.Errorf("done, but the end is not in the audit trail: %w", auditErr))
-	}
-	return err
+	return c.backend.audited(c.ctx, what, domain, account, act)
 }

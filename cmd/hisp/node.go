@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hispnode/hisp/agent"
 	"github.com/hispnode/hisp/dnscert"
 	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/imapd"
@@ -60,18 +61,22 @@ func newNode(ctx context.Context, b *backend, log *slog.Logger, level *slog.Leve
 	return n, nil
 }
 
-// loadTLS reads the certificate; it is called again on SIGHUP.
 func (n *node) loadTLS() error {
-	cfg := n.live.Load()
+	pair, err := n.readTLS(n.live.Load())
+	n.cert.Store(pair)
+	return err
+}
+
+// readTLS reads the certificate and key of a configuration.
+func (n *node) readTLS(cfg *config) (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(cfg.resolve(cfg.TLS.Certificate), cfg.resolve(cfg.TLS.Key))
 	if err != nil {
-		return hint(fmt.Errorf("tls: %w", err), "set certificate and key in [tls]; hisp init makes a pair for trials")
+		return nil, hint(fmt.Errorf("tls: %w", err), "set certificate and key in [tls]; hisp init makes a pair for trials")
 	}
 	if n.clock().After(pair.Leaf.NotAfter) {
 		n.log.Error("the tls certificate has expired: partners will refuse it", "op", "tls", "expired", pair.Leaf.NotAfter)
 	}
-	n.cert.Store(&pair)
-	return nil
+	return &pair, nil
 }
 
 // tlsConfig is for servers; ask tells whether to ask clients for a certificate.
@@ -276,24 +281,57 @@ func (n *node) reportHead(ctx context.Context) error {
 }
 
 // reload reads the configuration file, the TLS certificate and the log level
-// again. What fails leaves the old in force.
-func (n *node) reload(ctx context.Context) error {
+// again, audited, since it can change who is exempt from TLS and which messages
+// the agent refuses. All of it comes into force or nothing.
+func (n *node) reload(ctx context.Context) {
+	inForce := false
+	err := n.audited(ctx, "reload", "", hisp.Address{}, func() error {
+		put, err := n.readAgain()
+		if err != nil {
+			return err
+		}
+		put()
+		inForce = true
+		return nil
+	})
+	if !inForce {
+		n.log.Error("reload failed: the old configuration stays", "err", err)
+		return
+	}
+	if n.dns != nil {
+		if err := n.dns.Reload(ctx); err != nil { // it tries again by itself
+			n.log.Warn("zones not refreshed", "err", err)
+		}
+	}
+	if err != nil {
+		n.log.Error("configuration read again, which is not in the audit trail", "err", err)
+		return
+	}
+	n.log.Info("configuration read again")
+}
+
+// readAgain reads all that SIGHUP changes and returns what puts it in force.
+func (n *node) readAgain() (put func(), err error) {
 	cfg, err := loadConfig(n.live.Load().path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
-		return err
+		return nil, err
 	}
-	old := n.live.Swap(&cfg)
-	if err := n.loadTLS(); err != nil {
-		n.live.Store(old)
-		return err
+	pair, err := n.readTLS(&cfg)
+	if err != nil {
+		return nil, err
 	}
-	n.level.Set(level)
-	if n.dns != nil {
-		return n.dns.Reload(ctx)
+	sta, err := agent.New(n.agentConfig(cfg, n.clock))
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	return func() {
+		n.live.Store(&cfg)
+		n.cert.Store(pair)
+		n.agent.now.Store(sta)
+		n.level.Set(level)
+	}, nil
 }

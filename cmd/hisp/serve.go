@@ -57,11 +57,7 @@ func serve(ctx context.Context, b *backend, log *slog.Logger, level *slog.LevelV
 		case err := <-done:
 			return err
 		case <-hangup:
-			if err := n.reload(ctx); err != nil {
-				log.Error("reload failed: the old configuration stays", "err", err)
-				continue
-			}
-			log.Info("configuration read again")
+			n.reload(ctx)
 		}
 	}
 }
