@@ -26,11 +26,14 @@ func serveCommand(*flag.FlagSet) func(c *call) error {
 		if err != nil {
 			return err
 		}
+		hangup := make(chan os.Signal, 1) // before anything takes time: unhandled it ends the process
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
 		b, err := openBackend(c.config, log, time.Now)
 		if err != nil {
 			return err
 		}
-		return errors.Join(serve(c.ctx, b, log, level), b.Close())
+		return errors.Join(serve(c.ctx, b, log, level, hangup), b.Close())
 	}
 }
 
@@ -40,14 +43,11 @@ func serveCommand(*flag.FlagSet) func(c *call) error {
 // more are in use between two runs.
 const heapFloor = 48 << 20
 
-func serve(ctx context.Context, b *backend, log *slog.Logger, level *slog.LevelVar) error {
+func serve(ctx context.Context, b *backend, log *slog.Logger, level *slog.LevelVar, hangup <-chan os.Signal) error {
 	n, err := newNode(ctx, b, log, level)
 	if err != nil {
 		return err
 	}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	ballast := make([]byte, heapFloor)
 	defer runtime.KeepAlive(ballast)
 	done := make(chan error, 1)
