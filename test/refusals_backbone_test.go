@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/test/need"
 	"github.com/hispnode/hisp/test/testca"
 	"github.com/hispnode/hisp/test/testnet"
@@ -51,9 +52,10 @@ func (w *world) refusedAtTheDoor(t *testing.T) {
 	wantReply(t, k.Send(partnerFrom, raw, unknown), 550, "5.1.1", "check the address")
 	wantReply(t, k.Send(partnerFrom, raw, from), 550, "5.7.1", "relay denied")
 	wantReply(t, k.Send(partnerFrom, raw, "canary@elsewhere.example"), 550, "5.7.1", "relay denied")
-	wantReply(t, k.Do("MAIL FROM:<%s> SIZE=%d", partnerFrom, messageLimit+1), 552, "5.3.4", fmt.Sprint(messageLimit))
-	large := append(bytes.Clone(raw), strings.Repeat("CanaryBody\r\n", messageLimit/10)...)
-	wantReply(t, k.Send(partnerFrom, large, to), 552, "5.3.4", fmt.Sprint(messageLimit))
+	limit := hisp.MaxSealed(messageLimit)
+	wantReply(t, k.Do("MAIL FROM:<%s> SIZE=%d", partnerFrom, limit+1), 552, "5.3.4", fmt.Sprint(limit))
+	large := append(bytes.Clone(raw), strings.Repeat("CanaryBody\r\n", int(limit)/10)...)
+	wantReply(t, k.Send(partnerFrom, large, to), 552, "5.3.4", fmt.Sprint(limit))
 	for _, bad := range []string{"\r", "\n", "\x00", "\n.\r\nRSET\r\n"} {
 		wantReply(t, k.Send(partnerFrom, bytes.Replace(raw, []byte("CanaryBody"), []byte("Canary"+bad+"Body"), 1), to), 554, "5.6.0", "CRLF only")
 	}
