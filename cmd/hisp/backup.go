@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/store"
@@ -67,7 +70,7 @@ func restoreCommand(f *flag.FlagSet) func(c *call) error {
 		report, err := bolt.Restore(c.ctx, c.path(c.args[0]), bolt.Options{Dir: data, MasterKey: key})
 		switch {
 		case err == nil:
-			return c.printReport(report, *asJSON)
+			return errors.Join(c.printReport(report, *asJSON), c.recordRestore(len(report.Findings)))
 		case hisp.KindOf(err) == hisp.Conflict:
 			return hint(fmt.Errorf("%s is not empty", data), "stop the node and move its data folder away first; nothing is overwritten")
 		case hisp.KindOf(err) == hisp.Malformed:
@@ -75,6 +78,23 @@ func restoreCommand(f *flag.FlagSet) func(c *call) error {
 		}
 		return storeError(c.config, err)
 	}
+}
+
+// recordRestore is the first entry of a restored trail, which otherwise ends in
+// the middle of its backup. There was none to write into before.
+func (c *call) recordRestore(findings int) error {
+	b, err := openBackend(c.config, quietLog(), time.Now)
+	if err != nil {
+		return fmt.Errorf("restored, but that is not in the audit trail: %w", err)
+	}
+	rec := b.adminRecord("restore", hisp.OutcomeOK)
+	if findings > 0 {
+		rec.Outcome, rec.Kind = hisp.OutcomeFailed, hisp.Malformed.Error()
+	}
+	if err = b.store.Record(context.WithoutCancel(c.ctx), rec); err != nil {
+		err = fmt.Errorf("restored, but that is not in the audit trail: %w", err)
+	}
+	return errors.Join(err, b.Close())
 }
 
 func verifyCommand(f *flag.FlagSet) func(c *call) error {
