@@ -102,7 +102,7 @@ func auditList(f *flag.FlagSet) func(c *call) error {
 			return err
 		}
 		if *private {
-			if err := c.audited("audit list -private", "", hisp.Address{}, func() error { return nil }); err != nil {
+			if err := c.disclosing("audit list -private"); err != nil {
 				return err
 			}
 		}

@@ -60,7 +60,7 @@ func commands() []command {
 			"The RFC 5322 message is read from standard input and the sealed one printed.\nThe verdict is one line of JSON on standard error; exit code 1 when anyone was refused.", needStore, sealCommand},
 		{"open", "", "decrypt and verify a message as the node would; nothing is delivered",
 			"The sealed message is read from standard input and the inner one printed.\nThe verdict is one line of JSON on standard error; exit code 1 when anyone was refused.", needStore, openCommand},
-		{"message track", "ID", "tell the life of a message, and what became of each recipient", "", needStore, messageTrack},
+		{"message track", "ID", "tell the life of a message, and what became of each recipient", "It names people; that is audited.", needStore, messageTrack},
 
 		{"queue list", "", "list what waits", "", needStore, queueList},
 		{"queue show", "ID", "show what waits of one item or message", queueIDs, needStore, queueShow},

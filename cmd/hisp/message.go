@@ -51,6 +51,9 @@ func messageTrack(f *flag.FlagSet) func(c *call) error {
 		if len(entries) == 0 && len(tracks) == 0 {
 			return hint(fmt.Errorf("no message %s", id), "the id is the one in the log and in hisp audit list, not the Message-ID")
 		}
+		if err := c.disclosing("message track " + string(id)); err != nil {
+			return err
+		}
 		steps, recipients := stepRows(entries), trackRows(tracks)
 		if *asJSON {
 			return c.json(map[string]any{"id": id, "timeline": steps, "recipients": recipients})

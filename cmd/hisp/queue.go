@@ -57,7 +57,10 @@ func queueList(f *flag.FlagSet) func(c *call) error {
 			}
 			lines = append(lines, []string{string(r.ID), string(r.Message), r.Work, where, strconv.Itoa(len(r.To)), strconv.Itoa(r.Attempts), c.inTime(r.Due), r.Last})
 		}
-		if *asJSON {
+		if *asJSON { // the table names nobody
+			if err := c.disclosing("queue list -json"); err != nil {
+				return err
+			}
 			return c.json(rows)
 		}
 		return c.table([]string{"id", "message", "work", "domain", "recipients", "attempts", "due", "last error"}, lines)
@@ -104,6 +107,9 @@ func queueShow(f *flag.FlagSet) func(c *call) error {
 		rows := make([]itemRow, 0, len(items))
 		for _, it := range items {
 			rows = append(rows, rowOf(it))
+		}
+		if err := c.disclosing("queue show " + string(rows[0].Message)); err != nil {
+			return err
 		}
 		if *asJSON {
 			return c.json(rows)
