@@ -18,7 +18,8 @@ func commands() []command {
 			"It never overwrites anything. With -domain, -account and -trial the node is ready\nto be tried out when it ends.", needNothing, initCommand},
 
 		{"domain add", "DOMAIN", "host a Health Internet Domain", "", needStore, domainAdd},
-		{"domain remove", "DOMAIN", "stop hosting a domain that has no accounts left", "", needStore, domainRemove},
+		{"domain remove", "DOMAIN", "stop hosting a domain that has no accounts left",
+			"Its trust anchors go with it. Its keys stay until hisp key remove.", needStore, domainRemove},
 		{"domain list", "", "list our domains", "", needStore, domainList},
 
 		{"account add", "ADDRESS", "make an account", "The password is asked for, or read from standard input when that is no terminal.", needStore, accountAdd},

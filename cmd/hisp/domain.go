@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"flag"
 	"fmt"
 	"strconv"
@@ -56,10 +57,10 @@ func domainRemove(*flag.FlagSet) func(c *call) error {
 		if err != nil {
 			return err
 		}
-		err = c.admin("domain remove", d, hisp.Address{}, func() error { return c.store.RemoveDomain(c.ctx, d) })
+		err = c.admin("domain remove", d, hisp.Address{}, func() error { return c.removeDomain(d) })
 		switch {
 		case err == nil:
-			return nil
+			return c.noteKeys(d)
 		case hisp.KindOf(err) == hisp.Conflict:
 			return hint(fmt.Errorf("%s still has accounts", d), "remove them first: hisp account list "+string(d))
 		case hisp.KindOf(err) == hisp.NotFound:
@@ -67,6 +68,39 @@ func domainRemove(*flag.FlagSet) func(c *call) error {
 		}
 		return err
 	}
+}
+
+// removeDomain removes a domain with its anchors: whom it trusted shall not be
+// trusted unseen when it is hosted again.
+func (c *call) removeDomain(d hisp.Domain) error {
+	if err := c.store.RemoveDomain(c.ctx, d); err != nil {
+		return err
+	}
+	anchors, err := c.store.ListAnchors(c.ctx, d)
+	if err != nil {
+		return err
+	}
+	for _, a := range anchors {
+		if err := c.store.RemoveAnchor(c.ctx, d, sha256.Sum256(a.Cert.Raw)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteKeys says that the keys of a domain are still there: mail that was
+// encrypted to them may yet be restored or read.
+func (c *call) noteKeys(d hisp.Domain) error {
+	keys, err := c.keysOf(d)
+	switch {
+	case err != nil:
+		return err
+	case len(keys) == 1:
+		c.notef("1 key of %s stays, encrypted, in the store; hisp key list and hisp key remove ID destroy it\n", d)
+	case len(keys) > 1:
+		c.notef("%d keys of %s stay, encrypted, in the store; hisp key list and hisp key remove ID destroy them\n", len(keys), d)
+	}
+	return nil
 }
 
 func domainList(f *flag.FlagSet) func(c *call) error {
