@@ -259,8 +259,8 @@ func (o initFlags) explain(c *call, domain hisp.Domain, account hisp.Address, pa
 	if name == "" {
 		name = "DOMAIN"
 	}
-	var next []string
-	add := func(command, why string) { next = append(next, fmt.Sprintf("%-60s %s", at+command, why)) }
+	var next [][2]string // command and why
+	add := func(command, why string) { next = append(next, [2]string{at + command, why}) }
 	if domain == "" {
 		add("domain add DOMAIN", "host a domain")
 	}
@@ -271,7 +271,7 @@ func (o initFlags) explain(c *call, domain hisp.Domain, account hisp.Address, pa
 		add("account add -generate "+postmaster+"@"+name, "answers to what the node sends, and partners' questions, arrive there")
 	}
 	if !*o.trial {
-		next = append(next, fmt.Sprintf("%-60s %s", "put certificate and key for "+c.config.Hostname+" at", path(c.config.TLS.Certificate)+" and "+path(c.config.TLS.Key)))
+		next = append(next, [2]string{"put certificate and key for " + c.config.Hostname + " at", path(c.config.TLS.Certificate) + " and " + path(c.config.TLS.Key)})
 		add("key csr "+name, "ask your CA for the domain's certificate")
 		add("key install FILE", "take in what the CA sends back")
 	}
@@ -280,7 +280,11 @@ func (o initFlags) explain(c *call, domain hisp.Domain, account hisp.Address, pa
 	add("serve", "start the node")
 	add("dns check "+name, "see whether the world can reach it")
 	c.printf("\nnext:\n")
+	width := 0
+	for _, line := range next {
+		width = max(width, len(line[0]))
+	}
 	for i, line := range next {
-		c.printf("%d. %s\n", i+1, line)
+		c.printf("%d. %-*s  %s\n", i+1, width, line[0], line[1])
 	}
 }
