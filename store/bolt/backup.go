@@ -21,8 +21,6 @@ import (
 // manifestName is written last: a backup without it was cut short.
 const manifestName = "backup.json"
 
-const compactTx = 64 << 20 // octets in one transaction of Compact
-
 // manifest says what a backup holds.
 type manifest struct {
 	Schema int
@@ -171,60 +169,12 @@ func readManifest(dir string) (manifest, error) {
 // is copied.
 func checkBackup(dir string, o Options) error {
 	o.ReadOnly = true
-	db, err := openDB(filepath.Join(dir, dbName), o)
+	db, _, err := openDB(filepath.Join(dir, dbName), o)
 	if err != nil {
 		return err
 	}
 	_, err = readMeta(db, o.MasterKey)
 	return errors.Join(err, db.Close())
-}
-
-// Compact rewrites the database without its free pages. No node may have the
-// store open: Conflict. It returns the size before and after in octets.
-func Compact(o Options) (before, after int64, err error) {
-	const op = "bolt.Compact"
-	o = withDefaults(o)
-	lock, err := lockDir(o)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = wrapErr(op, errors.Join(err, lock.Close())) }()
-	path := filepath.Join(o.Dir, dbName)
-	src, err := openDB(path, o)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	if _, err := readMeta(src, o.MasterKey); err != nil {
-		return 0, 0, err
-	}
-	tmp := path + ".tmp"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, err
-	}
-	dst, err := bbolt.Open(tmp, fileMode, &bbolt.Options{Timeout: o.LockTimeout})
-	if err != nil {
-		return 0, 0, err
-	}
-	if err := errors.Join(bbolt.Compact(dst, src, compactTx), dst.Sync(), dst.Close()); err != nil {
-		return 0, 0, errors.Join(err, os.Remove(tmp))
-	}
-	if before, after, err = sizes(path, tmp); err != nil {
-		return 0, 0, err
-	}
-	return before, after, errors.Join(os.Rename(tmp, path), syncDir(o.Dir))
-}
-
-func sizes(a, b string) (int64, int64, error) {
-	sa, err := os.Stat(a)
-	if err != nil {
-		return 0, 0, err
-	}
-	sb, err := os.Stat(b)
-	if err != nil {
-		return 0, 0, err
-	}
-	return sa.Size(), sb.Size(), nil
 }
 
 // emptyDir makes dir if it is missing and refuses one with files in it.
@@ -257,7 +207,7 @@ func writeDurably(path string, write func(io.Writer) error) error {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	if err := os.Rename(tmp, path); err != nil {
-		return err
+		return errors.Join(err, os.Remove(tmp))
 	}
 	return syncDir(filepath.Dir(path))
 }

@@ -55,7 +55,7 @@ type Options struct {
 	PasswordChecks int
 
 	// Fatal is called when the disk can no longer be trusted: a failed fsync
-	// or an I/O error. It must not return in production; the default logs and
+	// or an I/O error, or when a transaction meets a damaged page. It must not return in production; the default logs and
 	// ends the process, because retrying an fsync can lose data silently.
 	Fatal func(error)
 }
@@ -66,6 +66,7 @@ type Store struct {
 	clock   hisp.Clock
 	log     *slog.Logger
 	db      *bbolt.DB
+	file    *os.File // of db, which closes it
 	lock    *os.File
 	b       buckets
 	pw      *store.Passwords
@@ -128,7 +129,7 @@ func withDefaults(o Options) Options {
 	}
 	if o.Fatal == nil {
 		o.Fatal = func(err error) {
-			o.Log.Error("the disk failed: ending the process", "op", "bolt", "err", err)
+			o.Log.Error("the disk failed: ending the process", "op", "bolt", "err", err, "hint", hisp.HintOf(err))
 			os.Exit(1)
 		}
 	}
@@ -140,11 +141,11 @@ func (s *Store) open() error {
 	if err := s.ensureCreated(path); err != nil {
 		return err
 	}
-	db, err := openDB(path, s.opts)
+	db, file, err := openDB(path, s.opts)
 	if err != nil {
 		return err
 	}
-	s.db = db
+	s.db, s.file = db, file
 	key, err := readMeta(db, s.opts.MasterKey)
 	if err != nil {
 		return err
@@ -174,7 +175,7 @@ func (s *Store) open() error {
 // load reads what lives in memory: the due index, the next body number and
 // the head of the audit trail; it removes bodies nothing refers to.
 func (s *Store) load() error {
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	err := viewDB(s.db, func(tx *bbolt.Tx) error {
 		if err := s.loadHead(tx); err != nil {
 			return err
 		}
@@ -221,7 +222,7 @@ func (s *Store) syncFreelist() error {
 		return nil
 	}
 	s.db.NoFreelistSync = false
-	return s.db.Update(func(tx *bbolt.Tx) error { return nil })
+	return guard(func() error { return s.db.Update(func(tx *bbolt.Tx) error { return nil }) })
 }
 
 // view runs fn in a read transaction. fn must copy out what it returns and
@@ -230,7 +231,16 @@ func (s *Store) view(ctx context.Context, op string, fn func(tx *bbolt.Tx) error
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return wrapErr(op, s.db.View(fn))
+	err := viewDB(s.db, fn)
+	if isDamage(err) {
+		s.die(err)
+	}
+	return wrapErr(op, err)
+}
+
+// viewDB is db.View for a file that may be damaged.
+func viewDB(db *bbolt.DB, fn func(tx *bbolt.Tx) error) error {
+	return guard(func() error { return db.View(fn) })
 }
 
 func (s *Store) now() time.Time { return s.clock().UTC() }

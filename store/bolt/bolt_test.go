@@ -420,30 +420,6 @@ func TestRestore_refuses(t *testing.T) {
 	}
 }
 
-func TestCompact(t *testing.T) {
-	o := testOptions(t)
-	s := filled(t, o, "bob")
-	bob := hisp.Address{Local: "bob", Domain: "hospital.example"}
-	for range 200 {
-		_, _, err := s.Append(t.Context(), bob, "Trash", hisp.NewMessage(make([]byte, 60<<10)), []string{flagDeleted}, time.Now())
-		ok(t, err)
-	}
-	_, err := s.Expunge(t.Context(), bob, "Trash", nil)
-	ok(t, err)
-	if _, _, err := Compact(o); !errors.Is(err, hisp.Conflict) {
-		t.Errorf("Compact of an open store = %v, want Conflict", err)
-	}
-	ok(t, s.Close())
-	before, after, err := Compact(o)
-	if err != nil || after*4 > before {
-		t.Errorf("Compact = %d, %d octets, %v, want much less", before, after, err)
-	}
-	s = open(t, o)
-	if report, err := s.Verify(t.Context()); err != nil || !report.OK() || report.Messages != 2 {
-		t.Errorf("verify = %+v, %v", report, err)
-	}
-}
-
 // Security rows A3 and I6, on a small file system of its own.
 func TestDiskFull(t *testing.T) {
 	if os.Getuid() != 0 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/hispnode/hisp/hisp"
 	"github.com/hispnode/hisp/store"
@@ -254,7 +255,7 @@ func (c *committer) answer(o *op, err error) {
 func (c *committer) try(ops []*op) error {
 	b := &batch{head: c.head}
 	wrote := false
-	err := c.s.db.Update(func(tx *bbolt.Tx) error {
+	err := c.s.update(func(tx *bbolt.Tx) error {
 		for _, o := range ops {
 			o.err = nil
 			if o.check != nil {
@@ -278,7 +279,7 @@ func (c *committer) try(ops []*op) error {
 		return nil
 	case errors.As(err, &we):
 		return we.err
-	case err != nil && mustDie(err):
+	case err != nil && mustDie(err) && !c.s.failed.Load():
 		c.s.die(err)
 		return err
 	case err != nil:
@@ -286,6 +287,28 @@ func (c *committer) try(ops []*op) error {
 	}
 	c.committed(ops, b)
 	return nil
+}
+
+// update is db.Update for a file that may be damaged: then it does not roll
+// back, for which bbolt would walk the damaged pages, but ends the process.
+func (s *Store) update(fn func(tx *bbolt.Tx) error) error {
+	tx, err := s.db.Begin(true)
+	if err != nil {
+		return err
+	}
+	err = guard(func() error { return fn(tx) })
+	if err == nil {
+		if err = guard(tx.Commit); err == nil {
+			return nil
+		}
+	}
+	if isDamage(err) {
+		s.die(err)
+	}
+	if undo := guard(tx.Rollback); undo != nil && !errors.Is(undo, berrors.ErrTxClosed) {
+		return errors.Join(err, undo)
+	}
+	return err
 }
 
 func (c *committer) committed(ops []*op, b *batch) {

@@ -167,8 +167,18 @@ func createDB(path string, o Options) error {
 	return errors.Join(err, db.Sync(), db.Close())
 }
 
-func openDB(path string, o Options) (*bbolt.DB, error) {
-	db, err := bbolt.Open(path, fileMode, &bbolt.Options{
+// openDB opens the database after a look at its pages, and returns the file
+// too, which closing the database closes.
+func openDB(path string, o Options) (db *bbolt.DB, file *os.File, err error) {
+	if err := checkFile(path); err != nil {
+		return nil, nil, err
+	}
+	options := &bbolt.Options{
+		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
+			var err error
+			file, err = os.OpenFile(name, flag, perm)
+			return file, err
+		},
 		Timeout:  o.LockTimeout,
 		ReadOnly: o.ReadOnly,
 		// Writing the free list with each commit costs more than the message
@@ -177,24 +187,27 @@ func openDB(path string, o Options) (*bbolt.DB, error) {
 		NoFreelistSync:  true,
 		FreelistType:    bbolt.FreelistMapType,
 		InitialMmapSize: mmapSize,
+	}
+	err = guard(func() (err error) {
+		db, err = bbolt.Open(path, fileMode, options)
+		return err
 	})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fail("bolt.Open", hisp.Conflict, "the database is locked by another process: stop it first")
+		return nil, nil, fail("bolt.Open", hisp.Conflict, "the database is locked by another process: stop it first")
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum):
-		return nil, &hisp.Error{Op: "bolt.Open", Kind: hisp.Malformed,
-			Hint: "the database file is damaged: restore a backup", Err: err}
+		return nil, nil, &hisp.Error{Op: "bolt.Open", Kind: hisp.Malformed, Hint: hintDamaged, Err: err}
 	case err != nil:
-		return nil, wrapErr("bolt.Open", err)
+		return nil, nil, wrapErr("bolt.Open", err)
 	}
-	return db, nil
+	return db, file, nil
 }
 
 // readMeta checks the schema and unwraps the data key. It writes nothing.
 func readMeta(db *bbolt.DB, master store.MasterKey) (*store.DataKey, error) {
 	const op = "bolt.Open"
 	var key *store.DataKey
-	err := db.View(func(tx *bbolt.Tx) error {
+	err := viewDB(db, func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
 		if meta == nil || len(meta.Get(keySchema)) != 4 {
 			return fail(op, hisp.Malformed, "the database was not made by this node: choose another data folder")

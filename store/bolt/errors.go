@@ -11,7 +11,10 @@ import (
 	"github.com/hispnode/hisp/hisp"
 )
 
-const hintFull = "no room on the disk of the node: the operator must free space"
+const (
+	hintFull    = "no room on the disk of the node: the operator must free space"
+	hintDamaged = "the database file is damaged: stop the node, keep the data folder as it is and restore a backup"
+)
 
 func fail(op string, kind hisp.Kind, hint string) error {
 	return &hisp.Error{Op: op, Kind: kind, Hint: hint}

@@ -39,7 +39,7 @@ func (s *Store) openHeads() error {
 	if err != nil {
 		return wrapErr("bolt.Open", err)
 	}
-	err = s.db.View(func(tx *bbolt.Tx) error { return errors.Join(s.checkHeads(tx, noted)...) })
+	err = viewDB(s.db, func(tx *bbolt.Tx) error { return errors.Join(s.checkHeads(tx, noted)...) })
 	if err != nil {
 		s.log.Error("the audit trail does not fit the noted heads", "op", "bolt.Open", "err", err)
 	}

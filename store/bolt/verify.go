@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -44,7 +45,10 @@ type verifier struct {
 // the heads noted outside.
 func (s *Store) Verify(ctx context.Context) (store.Report, error) {
 	v := &verifier{s: s, ctx: ctx, refs: map[bodyRef]uint32{}}
-	if err := s.quiet(ctx, func() error { return v.pages() }); err != nil {
+	if err := s.quiet(ctx, func() error { return v.pages() }); isDamage(err) {
+		v.find(areaDatabase, "%v: restore a backup", errors.Unwrap(err))
+		return v.report, nil // the records are behind the pages
+	} else if err != nil {
 		return v.report, wrapErr("bolt.Verify", err)
 	}
 	s.bodies.pin() // a file removed meanwhile is no finding
@@ -96,12 +100,28 @@ func (v *verifier) findErr(area string, err error) {
 }
 
 func (v *verifier) pages() error {
-	return v.s.db.View(func(tx *bbolt.Tx) error {
+	if err := v.s.checkPages(); err != nil {
+		return err
+	}
+	return viewDB(v.s.db, func(tx *bbolt.Tx) error {
 		for err := range tx.Check(bbolt.WithKVStringer(hiddenKV{})) {
 			v.find(areaDatabase, "the database file is damaged: %v: restore a backup", err)
 		}
 		return nil
 	})
+}
+
+// checkPages reads all pages in use, without bbolt.
+func (s *Store) checkPages() error {
+	st, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	p, err := openPages(s.file, st.Size())
+	if err != nil {
+		return err
+	}
+	return p.checkAll()
 }
 
 // hiddenKV keeps keys and values out of bbolt's error texts.
