@@ -15,6 +15,7 @@ import (
 	"net/mail"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,7 +55,7 @@ type demoSite struct {
 
 func demoCommand(f *flag.FlagSet) func(c *call) error {
 	once := f.Bool("once", false, "end when the message and both notices have arrived; exit code 0 only then")
-	dir := f.String("dir", "", "`folder` to keep the two nodes in; default is a temporary one")
+	dir := f.String("dir", "", "`folder` to keep the two nodes in, to go on with next time; default is a temporary one")
 	return func(c *call) error {
 		if err := c.argN(); err != nil {
 			return err
@@ -113,34 +114,65 @@ func (d *demo) run(root string, once bool) error {
 	return err
 }
 
-// setUp makes both nodes with the commands that "hisp help" lists.
+// setUp makes both nodes with the commands that "hisp help" lists, or goes on
+// with those that an earlier demo left in the folder.
 func (d *demo) setUp(root string) error {
-	fmt.Fprintf(d.stdout, "Setting up two HISPs under %s\n", root)
+	again := true
+	for _, s := range d.sites {
+		s.dir = filepath.Join(root, s.name)
+		s.config = filepath.Join(s.dir, configDefault)
+		_, err := os.Stat(s.config)
+		again = again && err == nil
+	}
+	begin, prepare := "Setting up two HISPs under", d.makeSite
+	if again {
+		begin, prepare = "Going on with the two HISPs under", d.reuseSite
+	}
+	fmt.Fprintf(d.stdout, "%s %s\n", begin, root)
 	if err := d.choosePorts(); err != nil {
 		return err
 	}
 	for _, s := range d.sites {
-		s.dir = filepath.Join(root, s.name)
-		s.config = filepath.Join(s.dir, configDefault)
-		if err := os.MkdirAll(s.dir, 0o700); err != nil {
-			return fileError(err)
-		}
-		out, err := d.hisp(s, "init", "-domain", string(s.domain), "-account", s.user.AddrSpec(), "-trial")
-		if err != nil {
+		if err := prepare(s); err != nil {
 			return err
 		}
-		s.password = wordAfter(out, "password")
 	}
 	for i, s := range d.sites {
 		peer := d.sites[1-i]
 		if err := s.editConfig(peer); err != nil {
 			return err
 		}
+		if again {
+			continue
+		}
 		if _, err := d.hisp(s, "anchor", "add", string(s.domain), filepath.Join(peer.dir, trialCertFile)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (d *demo) makeSite(s *demoSite) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fileError(err)
+	}
+	out, err := d.hisp(s, "init", "-domain", string(s.domain), "-account", s.user.AddrSpec(), "-trial")
+	s.password = wordAfter(out, "password")
+	return err
+}
+
+// reuseSite gives the user a new password, as only a hash of the old is known.
+func (d *demo) reuseSite(s *demoSite) error {
+	cfg, err := loadConfig(s.config)
+	if err != nil {
+		return err
+	}
+	if conn, err := net.Dial("unix", filepath.Join(cfg.resolve(cfg.Data), controlSocket)); err == nil {
+		return hint(errors.Join(fmt.Errorf("a node is running in %s", s.dir), conn.Close()), "end it, or give another -dir")
+	}
+	out, err := d.hisp(s, "account", "password", s.user.AddrSpec(), "-generate")
+	s.password = strings.TrimSpace(out)
+	return err
 }
 
 // hisp runs one command line for a site and returns its output.
@@ -215,7 +247,10 @@ func (s *demoSite) editConfig(peer *demoSite) error {
 	set("addresses", `["127.0.0.1"]`)
 	set("timeout", fmt.Sprintf("%q", demoPatience))
 	set("roots", fmt.Sprintf("[%q]", filepath.Join("..", peer.name, trialCertFile)))
-	text += fmt.Sprintf("\n[peer.%q]\nport = %d\n", peer.domain, peer.ports[listenerBackbone])
+	head, port := fmt.Sprintf("\n[peer.%q]\nport = ", peer.domain), strconv.Itoa(peer.ports[listenerBackbone])
+	before, after, _ := strings.Cut(text, head)
+	_, after, _ = strings.Cut(after, "\n") // the port of the last demo
+	text = before + head + port + "\n" + after
 	return os.WriteFile(s.config, []byte(text), 0o600)
 }
 
@@ -311,7 +346,7 @@ func (d *demo) watch(ctx context.Context, t *timeline, from, to mailClient, msg 
 		return err
 	}
 	t.line(to.addr.Local, "read over IMAP: both attachments identical, octet for octet")
-	notice, err := from.wait(ctx, isNotice(mdn.Dispatched))
+	notice, err := from.wait(ctx, isNotice(mdn.Dispatched, id))
 	if err != nil {
 		return fmt.Errorf("no dispatched notice came back: %w", err)
 	}
@@ -331,9 +366,10 @@ func (d *demo) watch(ctx context.Context, t *timeline, from, to mailClient, msg 
 	return nil
 }
 
-func isNotice(want mdn.Disposition) func(*mail.Message) bool {
+// isNotice finds the notice about one message; a folder used again has others.
+func isNotice(want mdn.Disposition, id string) func(*mail.Message) bool {
 	return func(m *mail.Message) bool {
-		return strings.HasPrefix(strings.ToLower(m.Header.Get("Subject")), string(want)+":")
+		return strings.TrimSpace(m.Header.Get("In-Reply-To")) == id && strings.HasPrefix(strings.ToLower(m.Header.Get("Subject")), string(want)+":")
 	}
 }
 
