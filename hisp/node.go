@@ -148,18 +148,19 @@ func (n *Node) handle(ctx context.Context, item Item, handle func(context.Contex
 		defer n.room.Release(size)
 	}
 	err := contain(func() error { return handle(ctx, item) })
-	switch {
-	case err == nil:
+	if err == nil {
 		return
-	case ctx.Err() != nil:
+	}
+	if ctx.Err() != nil {
 		n.Queue.Release(item.ID)
 		return
-	case KindOf(err) == Internal:
-		n.Log.Error("work failed", "id", item.Envelope.ID, "op", item.Work.String(), "attempt", item.Attempt+1, "err", err)
-	default:
-		n.Log.Info("work put off", "id", item.Envelope.ID, "op", item.Work.String(), "kind", KindOf(err).Error(), "attempt", item.Attempt+1, "err", err)
 	}
 	n.putOff(ctx, item, err)
+	if KindOf(err) == Internal {
+		n.Log.Error("work failed", "id", item.Envelope.ID, "op", item.Work.String(), "attempt", item.Attempt+1, "err", err)
+		return
+	}
+	n.Log.Info("work put off", "id", item.Envelope.ID, "op", item.Work.String(), "kind", KindOf(err).Error(), "attempt", item.Attempt+1, "err", err)
 }
 
 // contain turns a panic of fn into an Internal error.
