@@ -79,6 +79,8 @@ type Store struct {
 	space   *reserve
 	heads   *headsFile
 	failed  atomic.Bool
+	full    atomic.Bool // new mail is refused for lack of room
+	lost    atomic.Bool // the database file is not in the folder
 	closed  sync.Once
 }
 

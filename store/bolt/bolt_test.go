@@ -438,6 +438,8 @@ func testDiskFull(t *testing.T, size int) {
 	defer func() { ok(t, syscall.Unmount(dir, 0)) }()
 	o := testOptions(t)
 	o.Dir, o.MasterKey, o.Reserve = filepath.Join(dir, "store"), crashKey, 8<<20
+	var log bytes.Buffer
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
 	s, err := Open(o)
 	ok(t, err)
 	ctx := t.Context()
@@ -492,6 +494,11 @@ func testDiskFull(t *testing.T, size int) {
 		ok(t, accept())
 	}
 	ok(t, s.Close())
+	for _, line := range []string{"new mail is refused", "new mail is taken"} { // not one for each message
+		if n := strings.Count(log.String(), line); n != 1 {
+			t.Errorf("%q is logged %d times, want once:\n%s", line, n, log.String())
+		}
+	}
 	checkCrashed(t, o.Dir, l)
 }
 

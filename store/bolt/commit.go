@@ -208,7 +208,8 @@ func (c *committer) apply(ops []*op) {
 	}
 }
 
-// admit refuses new mail while only the reserve is left.
+// admit refuses new mail while only the reserve is left, and everything while
+// what is written would be lost.
 func (c *committer) admit(ops []*op) []*op {
 	if c.s.failed.Load() {
 		for _, o := range ops {
@@ -216,7 +217,10 @@ func (c *committer) admit(ops []*op) []*op {
 		}
 		return nil
 	}
-	if !c.s.space.low() {
+	if c.s.gone() {
+		return refuseLost(ops)
+	}
+	if !c.s.low() {
 		return ops
 	}
 	kept := ops[:0:0]

@@ -250,7 +250,7 @@ func (s *Store) ReadMessage(ctx context.Context, acct hisp.Address, folder strin
 // Append stores msg in a folder: NotFound, Full.
 func (s *Store) Append(ctx context.Context, acct hisp.Address, folder string, msg hisp.Message, flags []string, received time.Time) (store.Folder, store.MessageInfo, error) {
 	const name = "bolt.Append"
-	if s.space.low() {
+	if s.low() {
 		return store.Folder{}, store.MessageInfo{}, fail(name, hisp.Full, hintFull)
 	}
 	flags, err := cleanFlags(name, flags)

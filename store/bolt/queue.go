@@ -57,7 +57,7 @@ func (s *Store) Commit(ctx context.Context, st hisp.Step) error {
 		return err
 	}
 	grows := len(st.Queue)+len(st.Deliver) > 0
-	if grows && s.space.low() {
+	if grows && s.low() {
 		return fail(name, hisp.Full, hintFull)
 	}
 	p := &preparedStep{s: s, bodies: map[sameBytes]*body{}, seen: st.Seen}

@@ -63,6 +63,20 @@ func (r *reserve) low() bool {
 	return false
 }
 
+// low is reserve.low and tells the log when new mail begins to be refused and
+// when it is taken again, once each.
+func (s *Store) low() bool {
+	low := s.space.low()
+	if s.full.Swap(low) != low {
+		if low {
+			s.log.Error("the disk is full: new mail is refused", "op", "bolt", "reserve", s.opts.Reserve, "hint", "free space on the volume of the data folder")
+		} else {
+			s.log.Warn("there is room on the disk again: new mail is taken", "op", "bolt")
+		}
+	}
+	return low
+}
+
 // release frees the file's space.
 func (r *reserve) release() {
 	r.mu.Lock()

@@ -100,6 +100,9 @@ func (v *verifier) findErr(area string, err error) {
 }
 
 func (v *verifier) pages() error {
+	if v.s.gone() {
+		v.find(areaDatabase, "%s", hintLost)
+	}
 	if err := v.s.checkPages(); err != nil {
 		return err
 	}
