@@ -424,6 +424,18 @@ func TestNode_replayAtOnce(t *testing.T) {
 	}
 }
 
+// ED-08, T8: a +tag of the own address is one's own, unless it is somebody.
+func TestSubmit_tagOfOwnAddress(t *testing.T) {
+	hospital, _, _, _ := twoSites(t)
+	hospital.account(hisp.Account{Address: addr("house+boss@hospital.example")})
+	for from, want := range map[string]error{"house+ward@hospital.example": nil, "house+boss@hospital.example": hisp.Denied} {
+		env := hisp.Envelope{Origin: hisp.Edge, From: addr(house), Account: addr(house), To: []hisp.Address{addr(nurse)}}
+		if err := hospital.node.Submit(t.Context(), env, letter(from, nurse)); !errors.Is(err, want) {
+			t.Errorf("From %s: %v, want %v", from, err, want)
+		}
+	}
+}
+
 // The Message-ID tells notices apart: another sender cannot use it meanwhile.
 func TestSubmit_messageIDOfAnother(t *testing.T) {
 	hospital, _, _, _ := twoSites(t)

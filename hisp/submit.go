@@ -88,7 +88,7 @@ func (n *Node) admit(ctx context.Context, env *Envelope, msg Message) (Message, 
 	if err := checkStructure(msg.Bytes()); err != nil {
 		return msg, err
 	}
-	if err := checkSubmission(*env, h); err != nil {
+	if err := n.checkSubmission(ctx, *env, h); err != nil {
 		return msg, err
 	}
 	// The signer is the From address even when MAIL FROM is null, as it is
@@ -211,14 +211,14 @@ func wellFormed(p *mimetree.Part) bool {
 
 // checkSubmission holds the sender to their own name (row ED-08, security row
 // T8) and the recipients to the header (row BB-12).
-func checkSubmission(env Envelope, h header) error {
+func (n *Node) checkSubmission(ctx context.Context, env Envelope, h header) error {
 	const op = "hisp.Submit"
 	denied := func(hint string) error { return &Error{Op: op, Kind: Denied, Hint: hint} }
 	from, err := h.single(fieldFrom)
 	if err != nil {
 		return err
 	}
-	own := func(a Address) bool { return env.Account.Equal(a) || env.Account.Equal(a.Base()) }
+	own := func(a Address) bool { return n.owns(ctx, env.Account, a) }
 	if !own(from) {
 		return denied("the From address is not that of the account; send with your own address")
 	}
@@ -245,6 +245,19 @@ func checkSubmission(env Envelope, h header) error {
 		return &Error{Op: op, Kind: Malformed, Hint: "Message-ID and Content-Type may occur once"}
 	}
 	return checkVisible(env.To, h)
+}
+
+// owns tells whether an account may write as a: its own address, with a +tag
+// too unless that is an account of its own.
+func (n *Node) owns(ctx context.Context, account, a Address) bool {
+	if account.Equal(a) {
+		return true
+	}
+	if !account.Equal(a.Base()) {
+		return false
+	}
+	acct, err := n.Directory.Account(ctx, a)
+	return err == nil && account.Equal(acct.Address)
 }
 
 // checkVisible demands every envelope recipient in To or Cc.
