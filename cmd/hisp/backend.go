@@ -7,6 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -214,7 +218,7 @@ func storeError(c config, err error) error {
 	case hisp.NotFound:
 		return hint(fmt.Errorf("%s: no store there", data), "hisp init makes one, hisp restore brings one back; if there was one, look whether data in the configuration is right and its volume is mounted")
 	case hisp.Conflict:
-		return hint(fmt.Errorf("%s: another process has the store open", data), "another hisp command or a node that is just starting or stopping; try again, or look with: fuser "+data+"/*")
+		return lockedError(data)
 	case hisp.Denied:
 		return hint(fmt.Errorf("%s: not the master key of this store", c.resolve(c.MasterKeyFile)), "set master_key_file to the key made together with "+data)
 	case hisp.Refused:
@@ -224,6 +228,23 @@ func storeError(c config, err error) error {
 		return hint(fmt.Errorf("%s: %w", data, err), hintRunAs)
 	}
 	return fmt.Errorf("%s: %w", data, err)
+}
+
+// lockedError says who has the store open when no node answers on its control
+// socket.
+func lockedError(data string) error {
+	look := "another hisp command or a node that is just starting or stopping; try again, or look with: fuser " + data + "/*"
+	raw, err := os.ReadFile(filepath.Join(data, "lock"))
+	pid, numErr := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil || numErr != nil {
+		return hint(fmt.Errorf("%s: another process has the store open", data), look)
+	}
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // none where there is no /proc
+	_, err = os.Stat(filepath.Join(data, controlSocket))
+	if slices.Contains(strings.Split(string(line), "\x00"), "serve") && errors.Is(err, fs.ErrNotExist) {
+		look = fmt.Sprintf("a node runs (pid %d) and its control socket is not there: it is just starting or stopping, or the socket was removed; then restart the node", pid)
+	}
+	return hint(fmt.Errorf("%s: another process has the store open (pid %d)", data, pid), look)
 }
 
 // quietLog is the log of a command without a serving process: only what a
