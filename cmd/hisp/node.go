@@ -73,9 +73,7 @@ func (n *node) readTLS(cfg *config) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, hint(fmt.Errorf("tls: %w", err), "set certificate and key in [tls]; hisp init makes a pair for trials")
 	}
-	if n.clock().After(pair.Leaf.NotAfter) {
-		n.log.Error("the tls certificate has expired: partners will refuse it", "op", "tls", "expired", pair.Leaf.NotAfter)
-	}
+	warnTLS(n.log, pair.Leaf, cfg.Hostname, n.clock())
 	return &pair, nil
 }
 
@@ -242,6 +240,7 @@ func (n *node) run(ctx context.Context) error {
 	control := &controlServer{config: n.live.Load, backend: n.backend, log: n.log}
 	g.Go(func() error { return control.serve(gctx, n.control) })
 	g.Go(func() error { return n.reportHead(gctx) })
+	g.Go(func() error { return n.watchTLS(gctx) })
 	g.Go(func() error {
 		<-gctx.Done()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
