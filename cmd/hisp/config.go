@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -180,7 +181,11 @@ var tomlLine = regexp.MustCompile(`^toml: line (\d+)[^:]*: (.*)`)
 
 func tomlError(path string, err error) error {
 	if m := tomlLine.FindStringSubmatch(err.Error()); m != nil {
-		return fmt.Errorf("%s:%s: %s", path, m[1], m[2])
+		err = fmt.Errorf("%s:%s: %s", path, m[1], m[2])
+		if strings.Contains(m[2], "already") { // a key or a [table] twice
+			err = hint(err, "each key and each [table] may stand once: bring the two together")
+		}
+		return err
 	}
 	return fmt.Errorf("%s: %w", path, err)
 }
@@ -236,6 +241,10 @@ func (c *config) check() error {
 		if d, err := hisp.ParseDomain(name); err != nil || string(d) != name {
 			return fmt.Errorf("peer.%q: write the domain in lower case", name)
 		}
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		return fmt.Errorf("log.level: %q is none of debug, info, warn, error", c.Log.Level)
 	}
 	switch c.Log.Format {
 	case "text", "json":

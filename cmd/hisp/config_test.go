@@ -72,6 +72,8 @@ func TestLoadConfig_errors(t *testing.T) {
 		{"bad duration", "hostname = \"a.example\"\n[queue]\nretry_max = \"soon\"\n", "hisp.toml:3:"},
 		{"no hostname", "", "hostname"},
 		{"bad policy", "hostname = \"a.example\"\n[peer.\"b.example\"]\ntls = \"maybe\"\n", `peer."b.example".tls`},
+		{"bad level", "hostname = \"a.example\"\n[log]\nlevel = \"loud\"\n", `log.level: "loud" is none of debug, info, warn, error`},
+		{"table twice", "hostname = \"a.example\"\n[limits]\nrecipients = 3\n[limits]\n", "hisp.toml:4:"},
 		{"bad cipher", "hostname = \"a.example\"\n[agent]\ncipher = \"des\"\n", "agent.cipher"},
 	}
 	for _, tt := range tests {
