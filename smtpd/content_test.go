@@ -405,13 +405,18 @@ func TestCap_perAddress(t *testing.T) {
 	h := backbone(t, limits(Limits{ConnectionsPerIP: 2}))
 	h.dial()
 	b := h.dial()
-	c, err := net.Dial("tcp", h.addr)
-	if err != nil {
-		t.Fatal(err)
+	for range 3 {
+		c, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		p := &peer{t: t, conn: c, r: newReader(c)}
+		p.want("421 4.7.0")
 	}
-	defer c.Close()
-	p := &peer{t: t, conn: c, r: newReader(c)}
-	p.want("421 4.7.0")
+	if n := strings.Count(h.log.String(), "too many connections from one address"); n != 1 {
+		t.Errorf("%d lines in the log for three refusals within a minute, want 1:\n%s", n, h.log.String())
+	}
 	b.cmd("QUIT", "221")
 	b.wantClosed()
 	h.dial()

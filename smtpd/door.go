@@ -30,7 +30,9 @@ type door struct {
 const (
 	acceptPause  = 50 * time.Millisecond // after running out of descriptors
 	refuseWithin = time.Second           // for the 421 to a connection over the cap
-	evictAfter   = 2 * time.Second       // a wait shorter than this is honest work
+	tellEvery    = time.Minute
+	maxTold      = 1024            // addresses remembered
+	evictAfter   = 2 * time.Second // a wait shorter than this is honest work
 )
 
 // Accept implements net.Listener. It returns a gate.
@@ -52,6 +54,7 @@ func (d *door) Accept() (net.Conn, error) {
 		g := newGate(d.ctx, d.srv, c, d.how)
 		victim, ok := d.srv.table.add(g)
 		if !ok {
+			d.tell(g)
 			d.turnAway(c)
 			continue
 		}
@@ -59,6 +62,30 @@ func (d *door) Accept() (net.Conn, error) {
 			victim.interrupt(closeEvicted)
 		}
 		return g, nil
+	}
+}
+
+// tell logs a refusal, once a minute for each address: an operator looks for
+// the partner whose mail waits, and a flood must not fill the log.
+func (d *door) tell(g *gate) {
+	t := &d.srv.table
+	now := d.srv.cfg.Clock()
+	t.mu.Lock()
+	capped := t.perIP[g.source] >= t.each
+	quiet := t.draining || now.Sub(t.told[g.source]) < tellEvery
+	if !quiet {
+		if len(t.told) >= maxTold {
+			clear(t.told)
+		}
+		t.told[g.source] = now
+	}
+	t.mu.Unlock()
+	switch {
+	case quiet:
+	case capped:
+		d.srv.cfg.Log.Warn("too many connections from one address: refused", "op", "smtpd", "peer", g.peer.String(), "limit", t.each)
+	default:
+		d.srv.cfg.Log.Warn("too many connections: refused", "op", "smtpd", "peer", g.peer.String(), "limit", t.total)
 	}
 }
 
@@ -75,6 +102,7 @@ type table struct {
 	mu       sync.Mutex
 	gates    map[*gate]struct{}
 	perIP    map[netip.Prefix]int
+	told     map[netip.Prefix]time.Time // of the last log line about a refusal
 	total    int
 	each     int
 	draining bool
@@ -83,6 +111,7 @@ type table struct {
 func (t *table) init(l Limits) {
 	t.gates = make(map[*gate]struct{})
 	t.perIP = make(map[netip.Prefix]int)
+	t.told = make(map[netip.Prefix]time.Time)
 	t.total, t.each = l.Connections, l.ConnectionsPerIP
 }
 

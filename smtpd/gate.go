@@ -152,6 +152,14 @@ func (g *gate) reply(line string) {
 		g.muted = ""
 		return
 	}
+	if code == codeOK && last {
+		switch g.verb { // go-smtp's words repeat the address
+		case verbMail:
+			line = replySenderOK
+		case verbRcpt:
+			line = replyRecipientOK
+		}
+	}
 	for _, w := range rewrites {
 		if w.verbs == "" || strings.Contains(w.verbs, g.verb) {
 			if rest, ok := strings.CutPrefix(line, w.from); ok {
@@ -165,6 +173,12 @@ func (g *gate) reply(line string) {
 		g.answered(code)
 	}
 }
+
+// Replies to MAIL and RCPT, RFC 3463 §3.2.
+const (
+	replySenderOK    = codeOK + " 2.1.0 sender ok\r\n"
+	replyRecipientOK = codeOK + " 2.1.5 recipient ok\r\n"
+)
 
 // rewrites are go-smtp's reply codes that differ from the standards: a bad
 // sequence of commands is 503 (RFC 5321 §4.2.2), bad base64 is 501 (RFC 4954 §4).

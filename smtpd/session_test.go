@@ -19,8 +19,8 @@ const body = "From: <a@b.example>\r\nSubject: x\r\n\r\nhello\r\n..dot\r\n"
 func TestBackbone_takesMessage(t *testing.T) {
 	h := backbone(t)
 	p := h.ready()
-	p.cmd("MAIL FROM:<Sender@clinic.example> SIZE=100 BODY=8BITMIME", "250 ")
-	p.cmd("RCPT TO:<"+canary+"@Hospital.Example>", "250 ")
+	p.cmd("MAIL FROM:<Sender@clinic.example> SIZE=100 BODY=8BITMIME", "250 2.1.0 sender ok")
+	p.cmd("RCPT TO:<"+canary+"@Hospital.Example>", "250 2.1.5 recipient ok")
 	p.cmd("RCPT TO:<other@hospital.example>", "250 ")
 	p.cmd("RCPT TO:<OTHER@hospital.example>", "250 ")
 	p.cmd("DATA", "354 ")
