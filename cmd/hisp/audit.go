@@ -106,7 +106,7 @@ func auditList(f *flag.FlagSet) func(c *call) error {
 				return err
 			}
 		}
-		q := auditQuery{first: max(*from, 1), end: head.Seq, match: func(r hisp.AuditRecord) bool {
+		q := auditQuery{first: max(*from, 1), end: head.Seq, block: auditBlock, match: func(r hisp.AuditRecord) bool {
 			return (*event == "" || *event == string(r.Event)) && (*domain == "" || *domain == string(r.Domain))
 		}}
 		if *from == 0 {
@@ -135,6 +135,7 @@ func auditList(f *flag.FlagSet) func(c *call) error {
 type auditQuery struct {
 	first, end uint64 // sequence numbers
 	last       uint64 // how many of the newest that match, 0 is all
+	block      uint64 // how many are read at a time
 	match      func(hisp.AuditRecord) bool
 }
 
@@ -146,8 +147,8 @@ func (q auditQuery) read(c *call) ([]store.AuditEntry, error) {
 	var found []store.AuditEntry
 	for end := q.end; end >= q.first; {
 		begin := q.first
-		if q.last > 0 && end-q.first >= auditBlock {
-			begin = end - auditBlock + 1
+		if q.last > 0 && end-q.first >= q.block {
+			begin = end - q.block + 1
 		}
 		var block []store.AuditEntry
 		err := c.store.ReadAudit(c.ctx, begin, func(e store.AuditEntry) bool {
