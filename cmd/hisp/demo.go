@@ -14,9 +14,11 @@ import (
 	"net"
 	"net/mail"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -60,6 +62,11 @@ func demoCommand(f *flag.FlagSet) func(c *call) error {
 		if err := c.argN(); err != nil {
 			return err
 		}
+		// A terminal that closes and a pipe nobody reads any more end the demo
+		// in order too, or keys and mail would stay in the temporary folder.
+		ctx, stop := signal.NotifyContext(c.ctx, syscall.SIGHUP, syscall.SIGPIPE)
+		defer stop()
+		c.ctx = ctx
 		root, remove, err := demoFolder(*dir)
 		if err != nil {
 			return err
@@ -309,7 +316,7 @@ func (d *demo) exchange(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.stdout, "\n%s writes to %s: a summary of care (C-CDA, %d octets) and a letter (PDF, %d octets)\n\n",
+	fmt.Fprintf(d.stdout, "\n%s writes to %s:\na summary of care (C-CDA, %d octets) and a letter (PDF, %d octets)\n\n",
 		sender.user.AddrSpec(), receiver.user.AddrSpec(), len(demoCCD), len(demoPDF))
 	t := &timeline{out: d.stdout, start: time.Now()}
 	follow, stopFollowing := context.WithCancel(ctx)
@@ -388,11 +395,15 @@ func sameAttachments(raw []byte) error {
 
 // settings tells a person how to join in.
 func (d *demo) settings(root string) {
+	program, err := os.Executable() // after "go run" it is not in the PATH
+	if err != nil {
+		program = "hisp"
+	}
 	fmt.Fprintf(d.stdout, "\nBoth nodes go on. Connect a mail client (it will ask about the trial certificate):\n")
 	for _, s := range d.sites {
-		fmt.Fprintf(d.stdout, "\n  %s\n    password    %s\n    IMAP        127.0.0.1 port %d, SSL/TLS  (or %d, STARTTLS)\n    SMTP        127.0.0.1 port %d, SSL/TLS  (or %d, STARTTLS)\n    CA          %s\n    operate     hisp -config %s message track ID, queue list, audit list, …\n    DNS         dig @127.0.0.1 -p %d %s CERT\n",
+		fmt.Fprintf(d.stdout, "\n  %s\n    password    %s\n    IMAP        127.0.0.1 port %d, SSL/TLS  (or %d, STARTTLS)\n    SMTP        127.0.0.1 port %d, SSL/TLS  (or %d, STARTTLS)\n    CA          %s\n    operate     %s -config %s audit list\n    DNS         dig @127.0.0.1 -p %d %s CERT\n",
 			s.user.AddrSpec(), s.password, s.ports[listenerIMAPS], s.ports[listenerIMAP], s.ports[listenerSubmissionTLS], s.ports[listenerSubmission],
-			filepath.Join(s.dir, trialCertFile), s.config, s.ports[listenerDNS], s.domain)
+			filepath.Join(s.dir, trialCertFile), program, s.config, s.ports[listenerDNS], s.domain)
 	}
 	end := "removes " + root
 	if d.keep {

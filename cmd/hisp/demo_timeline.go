@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,17 +69,21 @@ func inWords(r hisp.AuditRecord) string {
 	case hisp.AuditAccept:
 		return "accept   submitted over TLS by a logged-in user, durable on disk"
 	case hisp.AuditSeal:
-		return fmt.Sprintf("seal     certificate of %s found in DNS, checked against the anchors; signed, then encrypted", r.Domain)
+		return "seal     certificate from DNS, trusted by our anchors; signed, encrypted"
 	case hisp.AuditSend:
-		return fmt.Sprintf("send     relayed to %s over verified TLS (%s took responsibility)", r.Domain, r.Detail)
+		return fmt.Sprintf("send     relayed to %s over verified TLS, which took it", r.Domain)
 	case hisp.AuditReceive:
 		return "receive  taken from the backbone, durable on disk"
 	case hisp.AuditOpen:
-		return fmt.Sprintf("open     decrypted; signature verified; signer bound to From at %s and trusted", r.Domain)
+		return "open     decrypted; signature good; signer is bound to From and trusted"
 	case hisp.AuditDeliver:
 		return "deliver  in the recipient's mailbox"
 	case hisp.AuditNotify:
-		return fmt.Sprintf("notify   %s MDN %s", r.Kind, r.Detail)
+		detail, overtaken := strings.CutSuffix(r.Detail, ": late")
+		if overtaken { // the notices are sent at the same time and take their own ways
+			detail += ", after dispatched"
+		}
+		return fmt.Sprintf("notify   %s MDN %s", r.Kind, detail)
 	}
 	return ""
 }

@@ -216,7 +216,7 @@ func (o initFlags) makeTrial(c *call, domain hisp.Domain) error {
 // writeTLS makes the TLS certificate of the host at the places the
 // configuration names.
 func writeTLS(c *call, ca *keystore.TrialCA) error {
-	cert, err := ca.IssueTLS(c.clock(), c.config.Hostname)
+	cert, err := ca.IssueTLS(c.clock(), c.config.Hostname, "localhost", "127.0.0.1") // mail clients on this host
 	if err != nil {
 		return err
 	}
