@@ -1,7 +1,7 @@
 # make check is what CI runs; every target works on its own.
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME ?= 10s
+FUZZTIME ?= 6s
 BENCHTIME ?= 1s
 
 .PHONY: check tools lint test fuzz bench build

@@ -349,10 +349,14 @@ func (d *demo) watch(ctx context.Context, t *timeline, from, to mailClient, msg 
 	if err != nil {
 		return fmt.Errorf("the message did not reach %s: %w", to.addr.Domain, err)
 	}
+	// In front stand the trace fields of submission and delivery, no more.
+	if !bytes.HasSuffix(got, msg.Bytes()) {
+		return errors.New("the message did not arrive as it was sent")
+	}
 	if err := sameAttachments(got); err != nil {
 		return err
 	}
-	t.line(to.addr.Local, "read over IMAP: both attachments identical, octet for octet")
+	t.line(to.addr.Local, "read over IMAP: message and attachments identical, octet for octet")
 	notice, err := from.wait(ctx, isNotice(mdn.Dispatched, id))
 	if err != nil {
 		return fmt.Errorf("no dispatched notice came back: %w", err)
