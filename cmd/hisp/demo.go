@@ -370,11 +370,41 @@ func (d *demo) watch(ctx context.Context, t *timeline, from, to mailClient, msg 
 	if err != nil {
 		return err
 	}
-	if track.Processed.IsZero() || track.Final != hisp.Succeeded {
-		return fmt.Errorf("the notices are not both there: %s", track.Outcome())
+	if track.Final != hisp.Succeeded {
+		return fmt.Errorf("the exchange is not complete: %s", track.Outcome())
+	}
+	if err := d.bothNotices(ctx, track.Message); err != nil {
+		return err
 	}
 	fmt.Fprintf(d.stdout, "\nArrived, identical, processed and dispatched: the exchange is complete.\n")
 	return nil
+}
+
+// bothNotices waits until the trail of the sender's node has both notices about
+// a message. They are sealed side by side, so either may come first.
+func (d *demo) bothNotices(ctx context.Context, id hisp.ID) error {
+	tick := time.NewTicker(timelinePoll)
+	defer tick.Stop()
+	for {
+		entries, err := d.sites[0].backend.store.MessageAudit(ctx, id)
+		if err != nil {
+			return err
+		}
+		came := map[string]bool{}
+		for _, e := range entries {
+			if e.Record.Event == hisp.AuditNotify && e.Record.Outcome == hisp.OutcomeOK {
+				came[e.Record.Kind] = true
+			}
+		}
+		if came[string(mdn.Processed)] && came[string(mdn.Dispatched)] {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("the processed and the dispatched notice did not both come back")
+		case <-tick.C:
+		}
+	}
 }
 
 // isNotice finds the notice about one message; a folder used again has others.
