@@ -214,7 +214,7 @@ func (t *throttle) leave(keys []throttleKey, now time.Time, end loginEnd) {
 // stopped than one that tries one account.
 func (k throttleKey) limit() float64 {
 	if k.user == "" {
-		return 2 * loginBurst
+		return 2*loginBurst - 1 // what is forgiven meanwhile makes it 20
 	}
 	return loginBurst
 }

@@ -233,10 +233,8 @@ func (n *Node) checkSubmission(ctx context.Context, env Envelope, h header) erro
 	if !env.From.IsZero() && !own(env.From) {
 		return denied("the MAIL FROM address is not that of the account; send with your own address")
 	}
-	for _, spec := range mdn.Requested(h.raw).To {
-		if to, err := ParseAddress(spec); err != nil || to.Domain != env.Account.Domain {
-			return denied("Disposition-Notification-To must be an address of your own domain, or the notices never come back here")
-		}
+	if err := n.checkNotifyTo(ctx, env, h); err != nil {
+		return err
 	}
 	if len(h.all(fieldBcc)) > 0 {
 		return denied("Direct knows no Bcc: send a message of its own to each hidden recipient")
@@ -245,6 +243,26 @@ func (n *Node) checkSubmission(ctx context.Context, env Envelope, h header) erro
 		return &Error{Op: op, Kind: Malformed, Hint: "Message-ID and Content-Type may occur once"}
 	}
 	return checkVisible(env.To, h)
+}
+
+// checkNotifyTo refuses to have notices sent where this node would never see
+// them: the sender would hear that a message failed which arrived.
+func (n *Node) checkNotifyTo(ctx context.Context, env Envelope, h header) error {
+	denied := func(hint string) error { return &Error{Op: "hisp.Submit", Kind: Denied, Hint: hint} }
+	for _, spec := range mdn.Requested(h.raw).To {
+		to, err := ParseAddress(spec)
+		if err != nil || to.Domain != env.Account.Domain {
+			return denied("Disposition-Notification-To must be an address of your own domain, or the notices never come back here")
+		}
+		_, err = n.Directory.Account(ctx, to)
+		if err != nil && KindOf(err) == UnknownRecipient {
+			return denied("the address in Disposition-Notification-To does not exist; notices sent there would be lost")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // owns tells whether an account may write as a: its own address, with a +tag

@@ -78,6 +78,7 @@ func TestSubmit_refusals(t *testing.T) {
 		{"ready-made with a long line", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\r\nContent-Transfer-Encoding: base64\r\n\r\n" + strings.Repeat("A", 2000) + "\r\n")), hisp.Malformed, "998"},
 		{"null sender without notice", "", []string{nurse}, letter(house, nurse), hisp.Denied, "notices only"},
 		{"notices to a stranger", house, []string{nurse}, letter(house, nurse, "Disposition-Notification-To: x@clinic.example"), hisp.Denied, "your own domain"},
+		{"notices to nobody", house, []string{nurse}, letter(house, nurse, "Disposition-Notification-To: nobody@hospital.example"), hisp.Denied, "does not exist"},
 		{"bad date", house, []string{nurse}, hisp.NewMessage([]byte("From: " + house + "\r\nTo: " + nurse + "\r\nDate: tomorrow\r\n\r\na\r\n")), hisp.Malformed, "Date"},
 	}
 	hospital.stop()

@@ -46,7 +46,11 @@ type verifier struct {
 func (s *Store) Verify(ctx context.Context) (store.Report, error) {
 	v := &verifier{s: s, ctx: ctx, refs: map[bodyRef]uint32{}}
 	if err := s.quiet(ctx, func() error { return v.pages() }); isDamage(err) {
-		v.find(areaDatabase, "%v: restore a backup", errors.Unwrap(err))
+		cause := errors.Unwrap(err)
+		if cause == nil {
+			cause = err
+		}
+		v.find(areaDatabase, "%v: restore a backup", cause)
 		return v.report, nil // the records are behind the pages
 	} else if err != nil {
 		return v.report, wrapErr("bolt.Verify", err)
