@@ -55,8 +55,9 @@ const (
 )
 
 const (
-	// maxInWork bounds the octets of messages being sealed, opened or relayed
-	// at one time; each costs a small multiple of its size in memory.
+	// maxInWork bounds the octets of messages being sealed or opened at one
+	// time; each costs a small multiple of its size in memory. Relays wait for
+	// peers and are bounded by their number.
 	maxInWork = 256 << 20
 	// drainGrace is how long work under way may go on after Run is told to stop.
 	drainGrace = 8 * time.Second

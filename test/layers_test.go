@@ -57,7 +57,7 @@ var theirs = map[string][]string{
 	"github.com/emersion/go-imap/v2":     {"imapd", "cmd/hisp"}, // cmd/hisp: the demo's built-in client
 	"github.com/emersion/go-message":     {"cmd/hisp"},          // the letters of send and the demo
 	"github.com/emersion/go-sasl":        {"smtpd", "imapd", "cmd/hisp"},
-	"github.com/emersion/go-smtp":        {"smtpd", "smtpd/relay", "cmd/hisp"},
+	"github.com/emersion/go-smtp":        {"smtpd", "cmd/hisp"},
 	"github.com/miekg/dns":               {"dnscert", "test/testdns"},
 	"github.com/rogpeppe/go-internal":    {},
 	"go.etcd.io/bbolt":                   {"store/bolt"},
